@@ -1,0 +1,167 @@
+"""streamchat: an asyncio streaming client for Cohere's Chat v2 API.
+
+Every public name, grouped by the module that owns it; everything else may move.
+"""
+
+from streamchat._version import __version__ as __version__
+from streamchat.client import Client
+from streamchat.dispatcher import Context, Dispatcher, Handler
+from streamchat.policy import Retry, Timeout
+from streamchat.protocol.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConcurrencyError,
+    ConfigurationError,
+    ConnectError,
+    DecodeError,
+    FrameTooLargeError,
+    GenerationError,
+    InvalidTokenError,
+    NotFoundError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    ProtocolError,
+    RateLimitError,
+    RequestCancelledError,
+    ServerError,
+    StatusError,
+    StreamChatError,
+    StreamTimeoutError,
+    ToolArgumentsError,
+    ToolError,
+    ToolLoopLimitError,
+    TransportError,
+    TruncatedStreamError,
+    UnexpectedContentTypeError,
+    UnprocessableEntityError,
+)
+from streamchat.protocol.events import (
+    CitationEnd,
+    CitationStart,
+    ContentDelta,
+    ContentEnd,
+    ContentStart,
+    Debug,
+    Event,
+    MessageEnd,
+    MessageStart,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolPlanDelta,
+    UnknownEvent,
+)
+from streamchat.protocol.messages import (
+    AssistantMessage,
+    BilledUnits,
+    Citation,
+    Document,
+    DocumentContent,
+    FunctionSpec,
+    ImageContent,
+    ImageUrl,
+    LogprobItem,
+    Message,
+    Source,
+    SystemMessage,
+    TextContent,
+    ThinkingContent,
+    TokenCounts,
+    Tool,
+    ToolCall,
+    ToolCallFunction,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
+from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.sse import Frame
+from streamchat.stream import ChatStream, Timing
+
+__all__ = [
+    # client
+    "Client",
+    # dispatcher
+    "Context",
+    "Dispatcher",
+    "Handler",
+    # policy
+    "Retry",
+    "Timeout",
+    # protocol.errors
+    "AuthenticationError",
+    "BadRequestError",
+    "ConcurrencyError",
+    "ConfigurationError",
+    "ConnectError",
+    "DecodeError",
+    "FrameTooLargeError",
+    "GenerationError",
+    "InvalidTokenError",
+    "NotFoundError",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "RateLimitError",
+    "RequestCancelledError",
+    "ServerError",
+    "StatusError",
+    "StreamChatError",
+    "StreamTimeoutError",
+    "ToolArgumentsError",
+    "ToolError",
+    "ToolLoopLimitError",
+    "TransportError",
+    "TruncatedStreamError",
+    "UnexpectedContentTypeError",
+    "UnprocessableEntityError",
+    # protocol.events
+    "CitationEnd",
+    "CitationStart",
+    "ContentDelta",
+    "ContentEnd",
+    "ContentStart",
+    "Debug",
+    "Event",
+    "MessageEnd",
+    "MessageStart",
+    "ToolCallDelta",
+    "ToolCallEnd",
+    "ToolCallStart",
+    "ToolPlanDelta",
+    "UnknownEvent",
+    # protocol.messages
+    "AssistantMessage",
+    "BilledUnits",
+    "Citation",
+    "Document",
+    "DocumentContent",
+    "FunctionSpec",
+    "ImageContent",
+    "ImageUrl",
+    "LogprobItem",
+    "Message",
+    "Source",
+    "SystemMessage",
+    "TextContent",
+    "ThinkingContent",
+    "TokenCounts",
+    "Tool",
+    "ToolCall",
+    "ToolCallFunction",
+    "ToolMessage",
+    "Usage",
+    "UserMessage",
+    # protocol.request
+    "ChatOptions",
+    "ChatRequest",
+    "Messages",
+    # protocol.response
+    "ChatResponse",
+    # protocol.sse
+    "Frame",
+    # stream
+    "ChatStream",
+    "Timing",
+]

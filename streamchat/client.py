@@ -1,0 +1,301 @@
+"""``Client``: settings, connections and handlers for many streams."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Unpack
+from urllib.parse import urlsplit
+
+from streamchat._version import __version__
+from streamchat.credentials import Secret, checked_headers, checked_key
+from streamchat.dispatcher import Dispatcher, Handler, Listeners, Registration, as_dispatcher
+from streamchat.policy import Retry, RetryBudget, Timeout
+from streamchat.protocol.errors import ConfigurationError
+from streamchat.protocol.plain import encode_json
+from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
+from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.sse import DEFAULT_MAX_BYTES
+from streamchat.stream import ChatStream, Plan
+from streamchat.transport import Session, SslContext, Transport
+
+__all__ = ["Client"]
+
+DEFAULT_BASE_URL = "https://api.cohere.com"
+_COHERE_HOSTS = ("cohere.com", "cohere.ai")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Client(Listeners):
+    """A client for Cohere's Chat v2 API.
+
+    Args:
+        api_key: ``None`` reads ``CO_API_KEY``; an empty one sends no ``Authorization``, for private
+            deployments.
+        base_url: ``None`` reads ``CO_API_URL``, then ``https://api.cohere.com``; a path is kept.
+        model: for requests that name none.
+        timeout: limits in seconds; see :class:`~streamchat.Timeout`.
+        retry: tries until the first event; see :class:`~streamchat.Retry`.
+        session: an ``aiohttp.ClientSession`` of your own; it is used as it is and never closed.
+        max_connections: at most so many connections at once, 0 (the default) for no limit.
+        headers: sent with each request, over the client's own.
+        client_name: the name of your project, sent as ``X-Client-Name``.
+        proxy: a proxy's URL; ``None`` reads the proxy variables of the environment, never netrc.
+        ssl: an ``ssl.SSLContext``; the system's certificates by default.
+        max_event_bytes: the largest event, 16 MiB by default; a citation repeats its document.
+        allow_http: allow plain http to other hosts than this machine.
+
+    Raises:
+        ConfigurationError: no key for Cohere's own host, or a setting that cannot work; the message
+            says what to set.
+
+    Usable without ``async with`` when ``await client.aclose()`` is called; from several event loops
+    in turn, and after a fork, with connections for each. The environment is read here, once.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        model: str | None = None,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        session: Session | None = None,
+        max_connections: int = 0,
+        headers: Mapping[str, str] | None = None,
+        client_name: str | None = None,
+        proxy: str | None = None,
+        ssl: SslContext | bool = True,
+        max_event_bytes: int = DEFAULT_MAX_BYTES,
+        allow_http: bool = False,
+    ) -> None:
+        # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
+        # local variables to whoever collects them.
+        api_key = _secret(api_key)
+        key = checked_key(api_key)
+        self._base_url = _checked_base_url(
+            base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL, allow_http=allow_http
+        )
+        if key is None and _is_cohere(self._base_url):
+            raise ConfigurationError(
+                "no API key: set the environment variable CO_API_KEY or pass api_key="
+            )
+        if ssl is not True and not isinstance(ssl, SslContext):
+            raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
+        if max_connections < 0:
+            raise ValueError("max_connections must be 0 (no limit) or more")
+        self._model = model
+        self._timeout = _instance("timeout", timeout, Timeout, Timeout())
+        self._retry = _instance("retry", retry, Retry, Retry())
+        self._max_event_bytes = max_event_bytes
+        self._headers = _request_headers(key, client_name, headers or {})
+        self._budget = RetryBudget()
+        self._dispatcher = Dispatcher()
+        self._transport = Transport(
+            self._base_url,
+            max_connections=max_connections,
+            session=session,
+            proxy=proxy,
+            ssl=ssl,
+        )
+
+    def chat_stream(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        handlers: Iterable[Dispatcher | Handler] = (),
+        data: Any = None,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> ChatStream:
+        """An answer, streamed. Nothing is sent before it is entered, iterated or awaited.
+
+        Args:
+            messages: a ``str``, or a list of dicts, message classes and earlier answers.
+            model: the model's id; the client's by default.
+            handlers: dispatchers and handler instances for this stream, after the client's own.
+            data: anything of yours; handlers find it as ``ctx.data``.
+            timeout: instead of the client's.
+            retry: instead of the client's.
+            headers: sent over the client's.
+            **options: any other field of Chat v2; see :class:`~streamchat.ChatOptions`.
+
+        Raises:
+            ConfigurationError: no model anywhere.
+            TypeError, ValueError: an argument that is unknown, of the wrong type, or that no server
+                accepts; it is named.
+        """
+        chosen = model if model is not None else self._model
+        if chosen is None:
+            raise ConfigurationError(
+                "no model: pass model= here or to Client(), for example command-a-03-2025"
+            )
+        request = ChatRequest.build(messages, chosen, options)
+        return ChatStream(
+            Plan(
+                transport=self._transport,
+                request=request,
+                body=encode_json(request.to_dict()),
+                headers=self._headers | checked_headers(headers or {}),
+                dispatchers=(self._dispatcher, *map(as_dispatcher, handlers)),
+                timeout=_instance("timeout", timeout, Timeout, self._timeout),
+                retry=_instance("retry", retry, Retry, self._retry),
+                budget=self._budget,
+                max_event_bytes=self._max_event_bytes,
+                data=data,
+            )
+        )
+
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        handlers: Iterable[Dispatcher | Handler] = (),
+        data: Any = None,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> ChatResponse:
+        """The whole answer; takes and raises what :meth:`chat_stream` does.
+
+        It is streamed all the same, so that handlers hear it as it comes and a failure carries what
+        had arrived.
+        """
+        stream = self.chat_stream(
+            messages,
+            model=model,
+            handlers=handlers,
+            data=data,
+            timeout=timeout,
+            retry=retry,
+            headers=headers,
+            **options,
+        )
+        return await stream
+
+    def include(self, other: Dispatcher | Handler) -> None:
+        """Let these handlers hear every stream of this client, after those registered so far."""
+        self._dispatcher.include(other)
+
+    def add(self, registration: Registration) -> None:
+        """Register for every stream of this client; the decorators call it."""
+        self._dispatcher.add(registration)
+
+    def add_error(self, registration: Registration) -> None:
+        """Register for every stream of this client; ``on_error`` calls it."""
+        self._dispatcher.add_error(registration)
+
+    async def aclose(self) -> None:
+        """Close the connections; streams that still run end with an error. Idempotent."""
+        await self._transport.aclose()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Client base_url={self._base_url!r} model={self._model!r}>"
+
+    def __del__(self) -> None:
+        transport: Transport | None = getattr(self, "_transport", None)
+        if transport is not None and transport.is_open:
+            warnings.warn(
+                f"{self!r} was dropped open; use `async with`, or await aclose()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+
+def _secret(api_key: str | None) -> Secret | None:
+    """The key, or the environment's, wrapped so that it cannot be shown."""
+    if api_key is None:
+        api_key = os.environ.get("CO_API_KEY")
+    if api_key is not None and not isinstance(api_key, str):
+        raise TypeError(f"api_key must be a str, not {type(api_key).__name__}")
+    return None if api_key is None else Secret(api_key)
+
+
+def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:
+    if value is None:
+        return default
+    if not isinstance(value, cls):
+        raise TypeError(
+            f"{name} must be a {cls.__name__}, not {type(value).__name__}: "
+            f"{name}={cls.__name__}(...)"
+        )
+    return value
+
+
+def _request_headers(
+    key: Secret | None, client_name: str | None, extra: Mapping[str, str]
+) -> dict[str, str]:
+    """Headers of every request (protocol.md 1.2; faults.md 8)."""
+    headers = {
+        "Accept": "text/event-stream",
+        # Nothing to gain for small events, and a cut gzip stream ends without an error (F60).
+        "Accept-Encoding": "identity",
+        "Cache-Control": "no-cache",
+        "Content-Type": "application/json",
+        "User-Agent": f"streamchat/{__version__}",
+    }
+    if client_name:
+        headers |= checked_headers({"X-Client-Name": client_name})
+    if key is not None:
+        headers["Authorization"] = Secret(f"Bearer {key}")
+    own = {name.lower(): name for name in headers}
+    for name, value in checked_headers(extra).items():
+        headers[own.get(name.lower(), name)] = value
+    return headers
+
+
+def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
+    """The base URL without a trailing slash.
+
+    Raises:
+        ConfigurationError: no http(s) URL with a host, user or password in it, a query, or plain
+            http to another machine. The message does not repeat the URL: it may hold a secret.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host, parts = "", urlsplit("")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError("base_url must look like https://host/path")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("base_url must not hold a user name or password")
+    if parts.query or parts.fragment:
+        raise ConfigurationError("base_url must not hold a query or a fragment")
+    if host.replace(".", "").isdigit() and host.count(".") != 3:
+        raise ConfigurationError("base_url must name its host, not a number")
+    if parts.scheme == "http" and host not in _LOOPBACK and not allow_http:
+        raise ConfigurationError(
+            f"base_url is plain http to {host}: the key and the prompts could be read on the way; "
+            "use https, or pass allow_http=True"
+        )
+    url = base_url.rstrip("/")
+    if _is_cohere(url):
+        # As the official SDK does: settings written for it may name the version.
+        url = url.removesuffix("/v1").removesuffix("/v2")
+    return url
+
+
+def _is_cohere(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return any(host == own or host.endswith(f".{own}") for own in _COHERE_HOSTS)

@@ -1,0 +1,38 @@
+"""What Chat v2 *is*, without I/O: bytes to frames to events to answers, and back.
+
+No module here imports asyncio, aiohttp, os, time or random; a test holds it. Use it under any
+transport::
+
+    from streamchat.protocol import Accumulator, FrameDecoder, decode_event
+
+    decoder, answer = FrameDecoder(), Accumulator()
+    for chunk in chunks:
+        for frame in decoder.feed(chunk):
+            event = decode_event(frame)
+            if event is not None:
+                event = answer.add(event)
+    print(answer.snapshot().text)
+"""
+
+from streamchat.protocol.accumulator import Accumulator
+from streamchat.protocol.codec import DONE, decode_event, decode_response, encode_event
+from streamchat.protocol.reader import EventReader
+from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
+from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.sse import Frame, FrameDecoder, encode_frame
+
+__all__ = [
+    "DONE",
+    "Accumulator",
+    "ChatOptions",
+    "ChatRequest",
+    "ChatResponse",
+    "EventReader",
+    "Frame",
+    "FrameDecoder",
+    "Messages",
+    "decode_event",
+    "decode_response",
+    "encode_event",
+    "encode_frame",
+]

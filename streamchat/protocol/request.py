@@ -1,0 +1,355 @@
+"""What is asked: ``ChatRequest`` with every body field of Chat v2; imports the vocabulary only.
+
+Source: protocol.md 2. What the server would certainly refuse is refused here, before a byte is
+sent, by a ``TypeError`` or ``ValueError`` that names the argument. What only the server can judge
+(whether a tool message answers a call, whether the model takes images) is left to it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+import attrs
+
+from streamchat.protocol.messages import (
+    AssistantMessage,
+    Document,
+    SystemMessage,
+    Tool,
+    ToolMessage,
+    UserMessage,
+)
+from streamchat.protocol.plain import to_plain
+from streamchat.protocol.response import ChatResponse
+
+__all__ = ["ChatOptions", "ChatRequest", "Messages"]
+
+Messages = (
+    str
+    | Sequence[
+        Mapping[str, Any]
+        | SystemMessage
+        | UserMessage
+        | AssistantMessage
+        | ToolMessage
+        | ChatResponse
+    ]
+)
+"""A conversation: one user turn as ``str``, or a list of dicts in the wire's shape, of our message
+classes, and of earlier answers, at will."""
+
+_REQUIRED_KEYS: Mapping[str, tuple[str, ...]] = {
+    "system": ("content",),
+    "user": ("content",),
+    "assistant": (),
+    "tool": ("tool_call_id", "content"),
+}
+"""The roles, and what a message of each must have (protocol.md 2.2)."""
+
+MAX_STOP_SEQUENCES = 5
+MAX_SEED = 2**64 - 1
+
+
+class ChatOptions(TypedDict, total=False):
+    """The body fields besides ``model`` and ``messages``: keywords of ``chat`` and ``chat_stream``.
+
+    All are optional; what is left out, or ``None``, is not sent, and the server's default holds.
+    """
+
+    tools: Sequence[Mapping[str, Any] | Tool] | None
+    """Functions the model may call."""
+    strict_tools: bool | None
+    """Beta: calls must match the definitions."""
+    tool_choice: str | None
+    """``"REQUIRED"`` or ``"NONE"``; leave out for the model's choice. Needs ``tools``."""
+    documents: Sequence[str | Mapping[str, Any] | Document] | None
+    """Material to answer from and to cite."""
+    citation_options: Mapping[str, Any] | None
+    """``{"mode": "ENABLED" | "DISABLED" | "FAST" | "ACCURATE" | "OFF"}``."""
+    response_format: Mapping[str, Any] | None
+    """``{"type": "json_object", "json_schema": {...}}``; not with ``documents`` or ``tools``."""
+    safety_mode: str | None
+    """``"CONTEXTUAL"`` (the server's default), ``"STRICT"`` or ``"OFF"``."""
+    max_tokens: int | None
+    """At most so many tokens of answer, from 1."""
+    stop_sequences: Sequence[str] | None
+    """At most 5; the text that stopped is not returned."""
+    temperature: float | None
+    """0 to 1; the server's default is 0.3."""
+    seed: int | None
+    """0 to 2^64-1; best effort."""
+    frequency_penalty: float | None
+    """0 to 1; 0 by default."""
+    presence_penalty: float | None
+    """0 to 1; 0 by default."""
+    k: int | None
+    """0 (off, the default) to 500."""
+    p: float | None
+    """0.01 to 0.99; 0.75 by default."""
+    logprobs: bool | None
+    """Log probabilities with each content delta."""
+    thinking: Mapping[str, Any] | None
+    """``{"type": "enabled" | "disabled", "token_budget": n}``."""
+    priority: int | None
+    """0 (highest, the default) to 999."""
+
+
+def _flag(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{field.name} must be True or False, not {type(value).__name__}")
+
+
+def _number(low: float, high: float, *, whole: bool = False) -> Callable[..., None]:
+    kinds = int if whole else int | float
+
+    def check(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            wanted = "an int" if whole else "a number"
+            raise TypeError(f"{field.name} must be {wanted}, not {type(value).__name__}")
+        if not low <= value <= high:
+            raise ValueError(f"{field.name} must be from {low} to {high}, not {value}")
+
+    return check
+
+
+def _one_of(*allowed: str) -> Callable[..., None]:
+    def check(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is None:
+            return
+        if not isinstance(value, str):
+            raise TypeError(f"{field.name} must be a str, not {type(value).__name__}")
+        if value.upper() not in allowed:
+            raise ValueError(f"{field.name} must be one of {', '.join(allowed)}, not {value!r}")
+
+    return check
+
+
+def _object(key: str, *allowed: str, required: bool = True) -> Callable[..., None]:
+    """A mapping whose ``key`` holds one of ``allowed``, in any case."""
+
+    def check(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is None:
+            return
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{field.name} must be a dict, not {type(value).__name__}")
+        choice = value.get(key)
+        if choice is None and not required:
+            return
+        if not isinstance(choice, str) or choice.upper() not in (name.upper() for name in allowed):
+            raise ValueError(
+                f"{field.name}[{key!r}] must be one of {', '.join(allowed)}, not {choice!r}"
+            )
+
+    return check
+
+
+def _strings(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{field.name} must be a list of str, not {type(value).__name__}")
+    if not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{field.name} must hold nothing but str")
+    if len(value) > MAX_STOP_SEQUENCES:
+        raise ValueError(f"{field.name} takes at most {MAX_STOP_SEQUENCES}, not {len(value)}")
+
+
+def _documents(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    for position, item in _items(field.name, value):
+        if isinstance(item, Mapping):
+            if "data" not in item:
+                raise ValueError(
+                    f"{field.name}[{position}] must have 'data': "
+                    '{"data": {"text": "..."}, "id": "optional"}'
+                )
+        elif not isinstance(item, str | Document):
+            raise TypeError(
+                f"{field.name}[{position}] must be a str, a dict with 'data' or a Document, "
+                f"not {type(item).__name__}"
+            )
+
+
+def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    for position, item in _items(field.name, value):
+        if isinstance(item, Tool):
+            continue
+        if not isinstance(item, Mapping):
+            raise TypeError(
+                f"{field.name}[{position}] must be a dict or a Tool, not {type(item).__name__}"
+            )
+        function = item.get("function")
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise ValueError(
+                f"{field.name}[{position}] must look like "
+                '{"type": "function", "function": {"name": "...", "parameters": {...}}}'
+            )
+
+
+def _items(name: str, value: Any) -> Iterable[tuple[int, Any]]:
+    if value is None:
+        return ()
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, not {type(value).__name__}")
+    return enumerate(value)
+
+
+def _plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
+    """Any form of ``messages`` as wire-shaped dicts of our own."""
+    if isinstance(messages, str):
+        if not messages:
+            raise ValueError("messages is an empty str: there is nothing to ask")
+        messages = [UserMessage(messages)]
+    if isinstance(messages, Mapping) or not isinstance(messages, Sequence):
+        raise TypeError(
+            f"messages must be a str or a list of messages, not {type(messages).__name__}"
+        )
+    if not messages:
+        raise ValueError("messages is an empty list: there is nothing to ask")
+    return tuple(
+        _plain_message(message, f"messages[{position}]")
+        for position, message in enumerate(messages)
+    )
+
+
+def _plain_message(message: Any, path: str) -> dict[str, Any]:
+    if isinstance(message, ChatResponse):
+        message = message.to_message()
+    if isinstance(message, AssistantMessage):
+        return message.to_dict()
+    if isinstance(message, SystemMessage | UserMessage | ToolMessage):
+        return {"role": message.role, **to_plain(message, path)}
+    if not isinstance(message, Mapping):
+        raise TypeError(
+            f"{path} must be a dict, a message class or a ChatResponse, "
+            f"not {type(message).__name__}"
+        )
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _REQUIRED_KEYS:
+        raise ValueError(f"{path}['role'] must be one of {', '.join(_REQUIRED_KEYS)}, not {role!r}")
+    for key in _REQUIRED_KEYS[role]:
+        if key not in message:
+            raise ValueError(f"{path} has the role {role!r} and must have {key!r}")
+    content = message.get("content")
+    if content is not None and not isinstance(content, str | Sequence):
+        raise TypeError(
+            f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}"
+        )
+    plain: dict[str, Any] = to_plain(message, path)
+    return plain
+
+
+def _count(value: Any) -> str:
+    """How a prompt shows in a ``repr``: by its size alone."""
+    return "None" if value is None else f"<{len(value)}>"
+
+
+_UNIT_INTERVAL = _number(0, 1)
+
+
+@attrs.frozen(kw_only=True)
+class ChatRequest:
+    """One request body, checked and independent of what it was made from.
+
+    Raises:
+        TypeError: an argument of the wrong type, or unknown.
+        ValueError: an argument that no server accepts.
+    """
+
+    model: str = attrs.field()
+    """``model``"""
+    messages: tuple[dict[str, Any], ...] = attrs.field(converter=_plain_messages, repr=_count)
+    """``messages``: wire-shaped dicts; see :data:`Messages` for what may be given."""
+    tools: Sequence[Mapping[str, Any] | Tool] | None = attrs.field(default=None, validator=_tools)
+    """``tools``"""
+    strict_tools: bool | None = attrs.field(default=None, validator=_flag)
+    """``strict_tools``"""
+    tool_choice: str | None = attrs.field(default=None, validator=_one_of("REQUIRED", "NONE"))
+    """``tool_choice``"""
+    documents: Sequence[str | Mapping[str, Any] | Document] | None = attrs.field(
+        default=None, validator=_documents, repr=_count
+    )
+    """``documents``"""
+    citation_options: Mapping[str, Any] | None = attrs.field(
+        default=None,
+        validator=_object("mode", "ENABLED", "DISABLED", "FAST", "ACCURATE", "OFF"),
+    )
+    """``citation_options``"""
+    response_format: Mapping[str, Any] | None = attrs.field(
+        default=None, validator=_object("type", "text", "json_object")
+    )
+    """``response_format``"""
+    safety_mode: str | None = attrs.field(
+        default=None, validator=_one_of("CONTEXTUAL", "STRICT", "OFF")
+    )
+    """``safety_mode``"""
+    max_tokens: int | None = attrs.field(default=None, validator=_number(1, 2**31 - 1, whole=True))
+    """``max_tokens``"""
+    stop_sequences: Sequence[str] | None = attrs.field(default=None, validator=_strings)
+    """``stop_sequences``"""
+    temperature: float | None = attrs.field(default=None, validator=_UNIT_INTERVAL)
+    """``temperature``"""
+    seed: int | None = attrs.field(default=None, validator=_number(0, MAX_SEED, whole=True))
+    """``seed``"""
+    frequency_penalty: float | None = attrs.field(default=None, validator=_UNIT_INTERVAL)
+    """``frequency_penalty``"""
+    presence_penalty: float | None = attrs.field(default=None, validator=_UNIT_INTERVAL)
+    """``presence_penalty``"""
+    k: int | None = attrs.field(default=None, validator=_number(0, 500, whole=True))
+    """``k``"""
+    p: float | None = attrs.field(default=None, validator=_number(0.01, 0.99))
+    """``p``"""
+    logprobs: bool | None = attrs.field(default=None, validator=_flag)
+    """``logprobs``"""
+    thinking: Mapping[str, Any] | None = attrs.field(
+        default=None, validator=_object("type", "enabled", "disabled", required=False)
+    )
+    """``thinking``"""
+    priority: int | None = attrs.field(default=None, validator=_number(0, 999, whole=True))
+    """``priority``"""
+
+    @model.validator
+    def _check_model(self, field: "attrs.Attribute[Any]", value: Any) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"model must be a str, not {type(value).__name__}")
+        if not value:
+            raise ValueError("model is an empty str")
+
+    def __attrs_post_init__(self) -> None:
+        if self.tool_choice is not None and not self.tools:
+            raise ValueError("tool_choice needs tools")
+        wants_json = self.response_format is not None and (
+            str(self.response_format.get("type")).lower() == "json_object"
+        )
+        if wants_json and (self.tools or self.documents):
+            raise ValueError("response_format json_object cannot go with tools or documents")
+
+    @classmethod
+    def build(cls, messages: Messages, model: str, options: Mapping[str, Any]) -> "ChatRequest":
+        """A request from a call's arguments.
+
+        Raises:
+            TypeError: an unknown option; the message suggests the one that was meant.
+        """
+        for name in options:
+            if name not in ChatOptions.__annotations__:
+                close = get_close_matches(name, ChatOptions.__annotations__, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise TypeError(f"{name!r} is not an option of Chat v2{hint}")
+        return cls(model=model, messages=messages, **options)
+
+    def to_dict(self, *, stream: bool = True) -> dict[str, Any]:
+        """The JSON body as plain data; what is ``None`` is left out (protocol.md 2).
+
+        Raises:
+            TypeError, ValueError: something inside a document, tool or schema is not JSON; the
+                message names the place.
+        """
+        body: dict[str, Any] = {"model": self.model, "messages": list(self.messages)}
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if value is not None and field.name not in body:
+                body[field.name] = to_plain(value, field.name)
+        body["stream"] = stream
+        return body

@@ -1,0 +1,84 @@
+"""The answer, whole or so far: ``ChatResponse``; imports the vocabulary only."""
+
+from typing import Any
+
+import attrs
+
+from streamchat.protocol.messages import (
+    AssistantMessage,
+    Citation,
+    LogprobItem,
+    ToolCall,
+    Usage,
+)
+from streamchat.protocol.plain import to_plain
+
+__all__ = ["ChatResponse"]
+
+
+@attrs.define
+class ChatResponse:
+    """An answer in the shape of the unary API (protocol.md 4), complete or as far as it came.
+
+    ``finish_reason`` tells which: it is ``None`` until ``message-end`` was seen.
+    """
+
+    id: str = ""
+    """``id``: from ``message-start``; empty before it."""
+    message: AssistantMessage = attrs.Factory(AssistantMessage)
+    """``message``"""
+    finish_reason: str | None = None
+    """``finish_reason``: ``COMPLETE``, ``STOP_SEQUENCE``, ``MAX_TOKENS``, ``TOOL_CALL``, ``ERROR``,
+    ``TIMEOUT``, or a value of the future; ``None`` while the answer is not complete."""
+    usage: Usage = attrs.Factory(Usage)
+    """``usage``: always an object; its numbers are ``None`` until ``message-end``."""
+    logprobs: list[LogprobItem] = attrs.Factory(list)
+    """``logprobs``: one item for each content delta that had them, in order of arrival."""
+    error: str | None = attrs.field(default=None)
+    """``delta.error`` of a failed ``message-end``; not part of :meth:`to_dict`."""
+    error_type: str | None = attrs.field(default=None)
+    """``delta.error_type`` of a failed ``message-end``; not part of :meth:`to_dict`."""
+
+    @property
+    def text(self) -> str:
+        """The answer's text: all text blocks, joined."""
+        return self.message.text
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought: all thinking blocks, joined."""
+        return self.message.thinking
+
+    @property
+    def tool_plan(self) -> str:
+        """What the model planned before it called tools."""
+        return self.message.tool_plan
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls the model asks for."""
+        return self.message.tool_calls
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The citations, in order of arrival."""
+        return self.message.citations
+
+    def to_dict(self) -> dict[str, Any]:
+        """The unary JSON shape as plain data, in wire order; what is empty is left out.
+
+        Differences that remain to a unary reply of the server are listed in protocol.md 4.
+        """
+        fields: dict[str, Any] = {"id": self.id} if self.id else {}
+        fields["message"] = self.message.to_dict()
+        if self.finish_reason is not None:
+            fields["finish_reason"] = self.finish_reason
+            fields["usage"] = self.usage
+        if self.logprobs:
+            fields["logprobs"] = self.logprobs
+        plain: dict[str, Any] = to_plain(fields)
+        return plain
+
+    def to_message(self) -> AssistantMessage:
+        """The turn to put into the next request's ``messages``."""
+        return self.message

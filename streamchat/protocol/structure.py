@@ -1,0 +1,113 @@
+"""Plain data into our attrs classes, strictly: the one cattrs converter; used by the codec alone.
+
+cattrs by itself coerces: ``None`` becomes the text ``'None'``, ``"7"`` the number 7, ``"xyz"`` three
+letters of a list. The hooks here take a value of exactly the right type, or refuse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+
+from streamchat.protocol.messages import (
+    BilledUnits,
+    TextContent,
+    ThinkingContent,
+    TokenCounts,
+    Usage,
+)
+
+__all__ = ["Malformed", "json_name", "structure"]
+
+T = TypeVar("T")
+
+
+class Malformed(Exception):
+    """Plain data that does not fit; the codec turns it into a ``DecodeError``."""
+
+    def __init__(self, reason: str, path: str) -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+
+def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
+    """A hook that takes these types as they are; cattrs alone would make ``'None'`` of ``None``."""
+
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"expected {json_name(kinds[0]())}, got {json_name(value)}")
+        return value
+
+    return hook
+
+
+def _structure_part(value: Any, _: Any) -> TextContent | ThinkingContent:
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if kind == "thinking":
+        return _converter.structure(value, ThinkingContent)
+    return _converter.structure(value, TextContent)
+
+
+def _keep_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
+    """A hook for classes with an ``extra`` field: unknown keys are kept there."""
+    types = {field.name: field.type for field in attrs.fields(cls)}
+
+    def hook(value: Any, _: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"expected an object, got {json_name(value)}")
+        known = {
+            name: _converter.structure(value[name], types[name])
+            for name in types
+            if name != "extra" and value.get(name) is not None
+        }
+        extra = {name: item for name, item in value.items() if name not in types}
+        return cls(**known, extra=extra)
+
+    return hook
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter()
+    converter.register_structure_hook(str, _exactly(str))
+    converter.register_structure_hook(int, _exactly(int))
+    converter.register_structure_hook(float, _exactly(float, int))
+    converter.register_structure_hook_func(
+        lambda kind: kind == TextContent | ThinkingContent, _structure_part
+    )
+    converter.register_structure_hook_func(
+        lambda kind: kind == dict[str, Any], lambda value, kind: _exactly(dict)(value, kind)
+    )
+    for cls in (BilledUnits, TokenCounts, Usage):
+        converter.register_structure_hook(cls, _keep_extra(cls))
+    return converter
+
+
+_converter = _make_converter()
+
+
+def structure(data: Any, cls: type[T], path: str) -> T:
+    """``data`` as ``cls``, strictly; ``Malformed`` with the path where it does not fit."""
+    try:
+        return _converter.structure(data, cls)
+    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
+        first = cattrs.transform_error(error, path=path)[0]
+    reason, _, place = first.rpartition(" @ ")
+    raise Malformed(reason, place or path)
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def json_name(value: object) -> str:
+    return _JSON_NAMES.get(type(value), type(value).__name__)
