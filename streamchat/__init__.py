@@ -6,6 +6,7 @@ Every public name, grouped by the module that owns it; everything else may move.
 from streamchat._version import __version__ as __version__
 from streamchat.client import Client
 from streamchat.dispatcher import Context, Dispatcher, Handler
+from streamchat.plan import Timing
 from streamchat.policy import Retry, Timeout
 from streamchat.protocol.errors import (
     AuthenticationError,
@@ -77,7 +78,7 @@ from streamchat.protocol.messages import (
 from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
-from streamchat.stream import ChatStream, Timing
+from streamchat.stream import ChatStream
 
 __all__ = [
     # client
@@ -161,7 +162,8 @@ __all__ = [
     "ChatResponse",
     # protocol.sse
     "Frame",
+    # plan
+    "Timing",
     # stream
     "ChatStream",
-    "Timing",
 ]

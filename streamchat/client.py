@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 from streamchat._version import __version__
 from streamchat.credentials import Secret, checked_headers, checked_key
 from streamchat.dispatcher import Dispatcher, Handler, Listeners, Registration, as_dispatcher
+from streamchat.plan import Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
-from streamchat.stream import ChatStream, Plan
+from streamchat.stream import ChatStream
 from streamchat.transport import Session, SslContext, Transport
 
 __all__ = ["Client"]

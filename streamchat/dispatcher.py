@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
 
 import attrs
 
@@ -165,10 +165,7 @@ def _bind(registration: Registration, context: Context) -> Call:
     function, where = registration.function, registration.where
     call: Callable[[Any], Any] = function
     if registration.takes_context:
-
-        def call(event: Any) -> Any:
-            return function(event, context)
-
+        call = _with_context(function, context)
     if where is None and not registration.once:
         return call, registration.is_async, registration
     inner, spent = call, False
@@ -181,6 +178,10 @@ def _bind(registration: Registration, context: Context) -> Call:
         return inner(event)
 
     return filtered, registration.is_async, registration
+
+
+def _with_context(function: Callable[..., Any], context: Context) -> Callable[[Any], Any]:
+    return lambda event: function(event, context)
 
 
 async def _nothing() -> None:
@@ -286,10 +287,10 @@ class _On(Generic[E]):
     """The descriptor behind one ``on_...`` name: typed by its event class."""
 
     def __init__(self, *types: type[E]) -> None:
-        self._types = types
+        self.types = types
 
     def __get__(self, owner: Listeners, _: type[Listeners]) -> _BoundOn[E]:
-        return _BoundOn(owner.add, self._types)
+        return _BoundOn(owner.add, self.types)
 
 
 class Listeners:
@@ -439,7 +440,7 @@ def _flatten(
 # --- class style ---------------------------------------------------------------------------------
 
 _HANDLER_NAMES: Mapping[str, tuple[type, ...]] = {
-    name: descriptor._types
+    name: cast("_On[Any]", descriptor).types
     for name, descriptor in vars(Listeners).items()
     if isinstance(descriptor, _On)
 }
@@ -456,7 +457,8 @@ class Handler:
             was probably meant, or for one that takes other parameters.
     """
 
-    _names: ClassVar[tuple[str, ...]] = ()
+    handled: ClassVar[tuple[str, ...]] = ()
+    """The names defined, in the order of definition."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -469,8 +471,8 @@ class Handler:
                 raise TypeError(f"{cls.__name__}.{name} is no event of Chat v2{hint}")
             if not callable(value):
                 raise TypeError(f"{cls.__name__}.{name} must be a method")
-        names = [*cls._names, *(name for name in vars(cls) if name.startswith("on_"))]
-        cls._names = tuple(dict.fromkeys(names))
+        names = [*cls.handled, *(name for name in vars(cls) if name.startswith("on_"))]
+        cls.handled = tuple(dict.fromkeys(names))
 
 
 def as_dispatcher(handlers: Any) -> Dispatcher:
@@ -487,7 +489,7 @@ def as_dispatcher(handlers: Any) -> Dispatcher:
             f"handlers takes Dispatcher and Handler instances, not {what}: {handlers!r}"
         )
     dispatcher = Dispatcher()
-    for name in handlers._names:
+    for name in handlers.handled:
         method = getattr(handlers, name)
         if name == "on_error":
             dispatcher.on_error()(method)

@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from operator import length_hint
-from random import random as draw
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import urlsplit
-
-import attrs
 
 from streamchat.dispatcher import (
     Call,
@@ -34,66 +29,28 @@ from streamchat.dispatcher import (
     Routes,
     compile_routes,
 )
-from streamchat.policy import Retry, RetryBudget, Timeout, retry_after, retry_delay
-from streamchat.protocol.codec import error_message, status_error
+from streamchat.plan import Plan, Timing
+from streamchat.policy import retry_delay
 from streamchat.protocol.errors import (
-    ConcurrencyError,
-    GenerationError,
     StreamChatError,
-    StreamTimeoutError,
     TransportError,
     TruncatedStreamError,
-    UnexpectedContentTypeError,
 )
-from streamchat.protocol.events import ContentDelta, Event, MessageEnd
+from streamchat.protocol.events import Event
 from streamchat.protocol.reader import EventReader
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
-from streamchat.transport import Exchange, Transport
+from streamchat.refusal import expirer, failed_generation, refusal, timed_out, two_consumers
+from streamchat.transport import Exchange
+from streamchat.views import Frames, Pieces
 from streamchat.watchdog import Watchdog
 
-__all__ = ["ChatStream", "Plan", "Timing"]
+__all__ = ["ChatStream"]
 
 YIELD_EVERY = 256
 """Events after which the loop gets a turn although more are there, so that one fast answer does not
 hold up the others; 0.01 us an event (design.md 6)."""
-
-
-@attrs.frozen
-class Timing:
-    """When things happened, in seconds from the request; ``None`` for what has not."""
-
-    first_byte: float | None
-    """Status and headers were there."""
-    first_event: float | None
-    """The first event was there."""
-    first_text: float | None
-    """The first text of the answer was there: the "time to first token"."""
-    longest_gap: float | None
-    """The longest pause between two arrivals of events."""
-    total: float | None
-    """The answer was complete, or failed."""
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """What a stream needs to know to run; a client makes it."""
-
-    transport: Transport
-    request: ChatRequest
-    body: bytes
-    headers: Mapping[str, str]
-    dispatchers: tuple[Dispatcher, ...]
-    timeout: Timeout
-    retry: Retry
-    budget: RetryBudget
-    max_event_bytes: int
-    data: Any = None
-    index: int | None = None
-    clock: Callable[[], float] = time.monotonic
-    wall_clock: Callable[[], float] = time.time
-    random: Callable[[], float] = draw
 
 
 _NO_BLOCKS: Iterator[bytes] = iter(())
@@ -129,10 +86,10 @@ class ChatStream(Listeners):
         "_dispatcher",
         "_error",
         "_exchange",
-        "_first_event_at",
-        "_first_byte_at",
-        "_first_text_at",
         "_finished_at",
+        "_first_byte_at",
+        "_first_event_at",
+        "_first_text_at",
         "_longest_gap",
         "_pending",
         "_plan",
@@ -230,7 +187,7 @@ class ChatStream(Listeners):
 
     async def __anext__(self) -> Event:
         if self._busy:
-            raise _two_consumers()
+            raise two_consumers()
         try:
             while True:
                 for block in self._blocks:
@@ -278,7 +235,7 @@ class ChatStream(Listeners):
     async def __aenter__(self) -> ChatStream:
         """Send the request and wait for its first event."""
         if self._busy:
-            raise _two_consumers()
+            raise two_consumers()
         if self._state == "new":
             self._busy = True
             try:
@@ -306,23 +263,22 @@ class ChatStream(Listeners):
 
     def text(self) -> AsyncIterator[str]:
         """The answer's text, piece by piece; handlers hear all events meanwhile."""
-        return _Pieces(self, "text")
+        return Pieces(self, "text")
 
     def thinking(self) -> AsyncIterator[str]:
         """What the model thinks, piece by piece; handlers hear all events meanwhile."""
-        return _Pieces(self, "thinking")
+        return Pieces(self, "thinking")
 
     def frames(self) -> AsyncIterator[Frame]:
         """Raw frames instead of events, ``[DONE]`` included: no handlers, no snapshot.
 
         A body that ends before a ``message-end`` frame is an error here too.
         """
-        return _Frames(self)
+        return Frames(self._next_frame)
 
-    async def next_frame(self) -> Frame:
-        """The next raw frame; what :meth:`frames` iterates over."""
+    async def _next_frame(self) -> Frame:
         if self._busy:
-            raise _two_consumers()
+            raise two_consumers()
         try:
             while True:
                 for block in self._blocks:
@@ -374,7 +330,7 @@ class ChatStream(Listeners):
         reader = self._reader
         if reader.end is not None:
             await self._finish()
-            failure = _failed_generation(reader.end)
+            failure = failed_generation(reader.end)
             if failure is not None:
                 raise failure
             return True
@@ -467,9 +423,9 @@ class ChatStream(Listeners):
             return failure
         self._exchange = exchange
         self._first_byte_at = plan.clock()
-        failure = await _refusal(exchange, plan)
+        failure = await refusal(exchange, plan.transport.host, now=plan.wall_clock)
         if failure is None:
-            watchdog.watch(_expirer(exchange, plan.transport.host))
+            watchdog.watch(expirer(exchange, plan.transport.host))
             try:
                 self._pending = await self._receive()
             except StreamChatError as error:
@@ -501,7 +457,7 @@ class ChatStream(Listeners):
         except TimeoutError:
             if due is None or not scope.expired():
                 raise  # somebody else's
-        return None, failure or _timed_out(plan.transport.host, *due[1:])  # type: ignore[index]
+        return None, failure or timed_out(plan.transport.host, *due[1:])  # type: ignore[index]
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -588,106 +544,3 @@ class ChatStream(Listeners):
                 source=self,
                 stacklevel=2,
             )
-
-
-class _Pieces:
-    """The text or the thinking of a stream, piece by piece."""
-
-    def __init__(self, stream: ChatStream, kind: Literal["text", "thinking"]) -> None:
-        self._stream = stream
-        self._kind = kind
-
-    def __aiter__(self) -> _Pieces:
-        return self
-
-    async def __anext__(self) -> str:
-        while True:
-            event = await self._stream.__anext__()
-            if isinstance(event, ContentDelta) and event.kind == self._kind:
-                piece = event.text or event.thinking
-                if piece:
-                    return piece
-
-
-class _Frames:
-    """The frames of a stream as they are."""
-
-    def __init__(self, stream: ChatStream) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> _Frames:
-        return self
-
-    async def __anext__(self) -> Frame:
-        return await self._stream.next_frame()
-
-
-# --- failures that are no exceptions yet ---------------------------------------------------------
-
-
-def _two_consumers() -> ConcurrencyError:
-    return ConcurrencyError(
-        "this stream is being consumed already; give each task a stream of its own, "
-        "or hand the events on through a queue"
-    )
-
-
-_TIMEOUT_TEXTS: Mapping[str, str] = {
-    "first_event": "{host} sent no event within {seconds} s of the request",
-    "idle": "{host} sent no event for {seconds} s",
-    "total": "the answer of {host} was not complete within {seconds} s",
-}
-
-
-def _timed_out(host: str, phase: str, seconds: float) -> StreamTimeoutError:
-    text = _TIMEOUT_TEXTS[phase].format(host=host, seconds=f"{seconds:g}")
-    return StreamTimeoutError(f"{text} (Timeout.{phase})", phase=phase, seconds=seconds, host=host)
-
-
-def _expirer(exchange: Exchange, host: str) -> Callable[[str, float], None]:
-    """What the watchdog calls; it knows the exchange and not the stream."""
-
-    def expire(phase: str, seconds: float) -> None:
-        exchange.abort(_timed_out(host, phase, seconds))
-
-    return expire
-
-
-def _failed_generation(end: MessageEnd) -> GenerationError | None:
-    """The error of a ``message-end`` that reports a failure (protocol.md 3.4)."""
-    if end.finish_reason != "TIMEOUT" and not end.finish_reason.startswith("ERROR"):
-        return None
-    return GenerationError(
-        finish_reason=end.finish_reason, error=end.error or "", error_type=end.error_type
-    )
-
-
-async def _refusal(exchange: Exchange, plan: Plan) -> StreamChatError | None:
-    """Why an answer is no event stream: another status than 200, or another content type."""
-    status, headers = exchange.status, exchange.headers
-    if 300 <= status <= 399:
-        return status_error(status, headers=headers, body=_redirect_text(headers))
-    if status != 200:
-        return status_error(
-            status,
-            headers=headers,
-            body=await exchange.read_error_body(),
-            retry_after=retry_after(headers, now=plan.wall_clock()),
-        )
-    content_type = headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() == "text/event-stream":
-        return None
-    body = await exchange.read_error_body()
-    return UnexpectedContentTypeError(
-        f"{plan.transport.host} answered 200 with {content_type[:80] or 'no content type'!r} instead "
-        f"of text/event-stream: {error_message(body)[:200]}",
-        content_type=content_type,
-        body=body,
-    )
-
-
-def _redirect_text(headers: Mapping[str, str]) -> bytes:
-    """Where a redirect leads, without path and query; the prompt is not sent there."""
-    target = urlsplit(headers.get("location", ""))
-    origin = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
-    return f"redirect to {origin} refused; set base_url to where the API is".encode()

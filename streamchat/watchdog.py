@@ -69,7 +69,8 @@ class Watchdog:
 
     def due(self) -> tuple[float, str, float] | None:
         """When the next limit is passed, which, and how long it is; ``None`` if there is none."""
-        timeout, candidates = self._timeout, []
+        timeout = self._timeout
+        candidates: list[tuple[float, str, float]] = []
         if self.total_due is not None and timeout.total is not None:
             candidates.append((self.total_due, "total", timeout.total))
         if self.first_event_due is not None and timeout.first_event is not None:

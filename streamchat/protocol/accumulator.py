@@ -8,7 +8,7 @@ the same whatever came before it, and a snapshot costs one join of what it shows
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from streamchat.protocol.errors import DecodeError
 from streamchat.protocol.events import (
@@ -115,7 +115,7 @@ class Accumulator:
         """
         if self._end is not None:
             return event
-        return _FOLD[type(event)](self, event)
+        return self._fold[type(event)](self, event)
 
     def snapshot(self) -> ChatResponse:
         """The answer so far, independent of what comes later."""
@@ -283,6 +283,22 @@ class Accumulator:
     def _keep(self, event: Event) -> Event:
         return event
 
+    _fold: ClassVar[Mapping[type, Callable[[Any, Any], Event]]] = {
+        MessageStart: _message_start,
+        ContentStart: _content_start,
+        ContentDelta: _content_delta,
+        ContentEnd: _content_end,
+        ToolPlanDelta: _tool_plan_delta,
+        ToolCallStart: _tool_call_start,
+        ToolCallDelta: _tool_call_delta,
+        ToolCallEnd: _tool_call_end,
+        CitationStart: _citation_start,
+        CitationEnd: _citation_end,
+        MessageEnd: _message_end,
+        Debug: _keep,
+        UnknownEvent: _keep,
+    }
+
     # --- text in pieces --------------------------------------------------------------------------
 
     def _append(self, growing: GrowingText, piece: str) -> str:
@@ -308,20 +324,3 @@ class Accumulator:
     def _flush_half(self, growing: GrowingText) -> None:
         if self._waiting_half.pop(growing, None) is not None:
             growing.pieces.append("\ufffd")
-
-
-_FOLD: Mapping[type, Callable[[Accumulator, Any], Event]] = {
-    MessageStart: Accumulator._message_start,
-    ContentStart: Accumulator._content_start,
-    ContentDelta: Accumulator._content_delta,
-    ContentEnd: Accumulator._content_end,
-    ToolPlanDelta: Accumulator._tool_plan_delta,
-    ToolCallStart: Accumulator._tool_call_start,
-    ToolCallDelta: Accumulator._tool_call_delta,
-    ToolCallEnd: Accumulator._tool_call_end,
-    CitationStart: Accumulator._citation_start,
-    CitationEnd: Accumulator._citation_end,
-    MessageEnd: Accumulator._message_end,
-    Debug: Accumulator._keep,
-    UnknownEvent: Accumulator._keep,
-}

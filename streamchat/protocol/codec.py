@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from streamchat.protocol.errors import DecodeError, GenerationError, StatusError, status_error_class
+from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
     EVENT_CLASSES,
     CitationEnd,
@@ -43,7 +43,14 @@ from streamchat.protocol.messages import (
     ToolCallFunction,
     Usage,
 )
-from streamchat.protocol.plain import as_dict, decode_json, encode_json, repair_surrogates
+from streamchat.protocol.plain import (
+    as_dict,
+    decode_json,
+    encode_json,
+    is_list,
+    is_mapping,
+    repair_surrogates,
+)
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.protocol.structure import Malformed, json_name, structure
@@ -70,9 +77,7 @@ __all__ = [
     "decode_event",
     "decode_response",
     "encode_event",
-    "error_message",
     "is_terminator",
-    "status_error",
 ]
 
 DONE = Frame(data=b"[DONE]")
@@ -126,7 +131,7 @@ def _decode_plainly(frame: Frame) -> Event:
 
 
 def _structure_event(data: Any, frame: Frame, hint: str) -> Event:
-    if not isinstance(data, dict):
+    if not is_mapping(data):
         if frame.event == "error":
             return _fail(str(data))
         raise DecodeError(
@@ -139,7 +144,7 @@ def _structure_event(data: Any, frame: Frame, hint: str) -> Event:
         what = "misses 'type'" if "type" not in data else f"'type' is {json_name(name)}"
         raise DecodeError(what, event_type=hint, path="$.type", payload=frame.data)
     if name not in _KNOWN_TYPES:
-        return UnknownEvent(name, data)
+        return UnknownEvent(name, dict(data))
     try:
         wire = msgspec.convert(_forgive(data), AnyWire)
         return _BUILDERS[type(wire)](wire)
@@ -148,7 +153,7 @@ def _structure_event(data: Any, frame: Frame, hint: str) -> Event:
         path = place.strip("`") or "$"
     except Malformed as error:
         if error.path == _CONTENT_PATH and _has_unknown_keys(data):
-            return UnknownEvent(name, data)
+            return UnknownEvent(name, dict(data))
         reason, path = error.reason, error.path
     except RecursionError:
         reason, path = "nested too deeply", "$"
@@ -157,9 +162,9 @@ def _structure_event(data: Any, frame: Frame, hint: str) -> Event:
 
 def _fail(data: Any) -> NoReturn:
     """An error event, in whatever shape the server chose (protocol.md 3.4, point 3)."""
-    details = data if isinstance(data, dict) else {"message": data}
+    details: Mapping[str, Any] = data if is_mapping(data) else {"message": data}
     inner = details.get("error")
-    if isinstance(inner, dict):
+    if is_mapping(inner):
         details = {**details, **inner}
     elif isinstance(inner, str):
         details = {"message": inner, **details}
@@ -183,13 +188,13 @@ def _forgive(value: Any, key: str = "") -> Any:
     """
     if key in _FREE_FORM:
         return _repair(value)
-    if isinstance(value, dict):
+    if is_mapping(value):
         return {
             repair_surrogates(name): _forgive(item, name)
             for name, item in value.items()
             if item is not None
         }
-    if isinstance(value, list):
+    if is_list(value):
         return [_forgive(item) for item in value]
     if isinstance(value, str):
         return value if key in _PIECES else repair_surrogates(value)
@@ -199,9 +204,9 @@ def _forgive(value: Any, key: str = "") -> Any:
 
 
 def _repair(value: Any) -> Any:
-    if isinstance(value, dict):
+    if is_mapping(value):
         return {repair_surrogates(name): _repair(item) for name, item in value.items()}
-    if isinstance(value, list):
+    if is_list(value):
         return [_repair(item) for item in value]
     return repair_surrogates(value) if isinstance(value, str) else value
 
@@ -221,7 +226,7 @@ def _content(body: ContentBody) -> tuple[ContentKind, str, str]:
     raise Malformed("needs text or thinking, and not both", _CONTENT_PATH)
 
 
-def _has_unknown_keys(data: dict[str, Any]) -> bool:
+def _has_unknown_keys(data: Mapping[str, Any]) -> bool:
     """Whether the content is of a kind this version does not know, rather than empty."""
     content = data["delta"]["message"]["content"]
     return content.get("type") not in (None, "text", "thinking") or bool(
@@ -231,7 +236,7 @@ def _has_unknown_keys(data: dict[str, Any]) -> bool:
 
 def _build_message_start(wire: MessageStartWire) -> MessageStart:
     message = wire.delta.get("message")
-    if isinstance(message, dict) and any(
+    if is_mapping(message) and any(
         message.get(key) for key in ("content", "tool_plan", "tool_calls", "citations")
     ):
         return MessageStart(wire.id, structure(message, AssistantMessage, "$.delta.message"))
@@ -301,11 +306,11 @@ def encode_event(event: Event) -> Frame:
     return Frame(event.type, encode_json(encode(event)))
 
 
-def _in_message(event: Event, fields: dict[str, Any]) -> dict[str, Any]:
+def _in_message(kind: str, fields: dict[str, Any], index: int | None = None) -> dict[str, Any]:
     """The envelope of everything that adds to the message."""
-    body: dict[str, Any] = {"type": event.type}
-    if hasattr(event, "index"):
-        body["index"] = event.index
+    body: dict[str, Any] = {"type": kind}
+    if index is not None:
+        body["index"] = index
     body["delta"] = {"message": fields}
     return body
 
@@ -327,11 +332,11 @@ def _encode_message_start(event: MessageStart) -> dict[str, Any]:
 
 
 def _encode_content_start(event: ContentStart) -> dict[str, Any]:
-    return _in_message(event, {"content": {"type": event.kind} | _piece(event)})
+    return _in_message(event.type, {"content": {"type": event.kind} | _piece(event)}, event.index)
 
 
 def _encode_content_delta(event: ContentDelta) -> dict[str, Any]:
-    body = _in_message(event, {"content": _piece(event)})
+    body = _in_message(event.type, {"content": _piece(event)}, event.index)
     if event.logprobs is not None:
         body["logprobs"] = {"token_ids": event.logprobs.token_ids} | as_dict(event.logprobs)
     return body
@@ -347,7 +352,7 @@ def _encode_citation_start(event: CitationStart) -> dict[str, Any]:
     citation.setdefault("sources", [])
     if kind is not None:
         citation["type"] = kind  # the recorded wire has it last
-    return _in_message(event, {"citations": citation})
+    return _in_message(event.type, {"citations": citation}, event.index)
 
 
 def _encode_message_end(event: MessageEnd) -> dict[str, Any]:
@@ -363,16 +368,25 @@ def _encode_debug(event: Debug) -> dict[str, Any]:
     return {"type": event.type} | ({} if event.prompt is None else {"prompt": event.prompt})
 
 
+def _encode_tool_call_start(event: ToolCallStart) -> dict[str, Any]:
+    call = event.tool_call
+    ordered = {"id": call.id, "type": call.type, "function": call.function}
+    return _in_message(event.type, {"tool_calls": ordered}, event.index)
+
+
+def _encode_tool_call_delta(event: ToolCallDelta) -> dict[str, Any]:
+    function = {"function": {"arguments": event.arguments}}
+    return _in_message(event.type, {"tool_calls": function}, event.index)
+
+
 _ENCODERS: Mapping[type, Callable[[Any], dict[str, Any]]] = {
     MessageStart: _encode_message_start,
     ContentStart: _encode_content_start,
     ContentDelta: _encode_content_delta,
     ContentEnd: _indexed,
-    ToolPlanDelta: lambda event: _in_message(event, {"tool_plan": event.tool_plan}),
-    ToolCallStart: lambda event: _in_message(event, {"tool_calls": _ordered_call(event.tool_call)}),
-    ToolCallDelta: lambda event: _in_message(
-        event, {"tool_calls": {"function": {"arguments": event.arguments}}}
-    ),
+    ToolPlanDelta: lambda event: _in_message(event.type, {"tool_plan": event.tool_plan}),
+    ToolCallStart: _encode_tool_call_start,
+    ToolCallDelta: _encode_tool_call_delta,
     ToolCallEnd: _indexed,
     CitationStart: _encode_citation_start,
     CitationEnd: _indexed,
@@ -382,11 +396,7 @@ _ENCODERS: Mapping[type, Callable[[Any], dict[str, Any]]] = {
 }
 
 
-def _ordered_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": call.type, "function": call.function}
-
-
-# --- answers and errors --------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------
 
 
 def decode_response(data: Mapping[str, Any]) -> ChatResponse:
@@ -400,76 +410,3 @@ def decode_response(data: Mapping[str, Any]) -> ChatResponse:
     except Malformed as error:
         reason, path = error.reason, error.path
     raise DecodeError(reason, event_type="chat response", path=path)
-
-
-def status_error(
-    status: int,
-    *,
-    headers: Mapping[str, str],
-    body: bytes,
-    retry_after: float | None = None,
-) -> StatusError:
-    """The exception for an answer that is not 200 (protocol.md 5.1, 5.2).
-
-    Args:
-        status: the HTTP status.
-        headers: names in lower case.
-        body: as received; JSON with ``message`` or anything else.
-        retry_after: seconds the server asked to wait.
-    """
-    message, error_type = _error_details(body)
-    request_id = headers.get("x-debug-trace-id")
-    cls = status_error_class(status)
-    parts = [f"HTTP {status}", message or "no message"]
-    hint = _HINTS.get(status)
-    if hint:
-        parts.append(hint)
-    text = ": ".join(parts[:2]) + (f" ({parts[2]})" if hint else "")
-    if request_id:
-        text += f" [request {request_id[:64]!r}]".replace("'", "")
-    return cls(
-        text,
-        status=status,
-        server_message=message,
-        error_type=error_type,
-        request_id=request_id,
-        retry_after=retry_after,
-        headers=headers,
-        body=body,
-    )
-
-
-_HINTS: Mapping[int, str] = {
-    401: "check the API key: CO_API_KEY or api_key=",
-    404: "check model= and base_url=",
-}
-_MAX_MESSAGE = 500
-
-
-def error_message(body: bytes) -> str:
-    """The server's own words from an error body: ``message``, or the start of the text.
-
-    Control characters are replaced, so that a log line stays a line (CWE-117).
-    """
-    return _error_details(body)[0]
-
-
-def _error_details(body: bytes) -> tuple[str, str | None]:
-    try:
-        data = decode_json(body)
-    except ValueError:
-        data = None
-    message: Any = None
-    error_type: Any = None
-    if isinstance(data, dict):
-        error_type = data.get("error_type")
-        message = data.get("message", data.get("error"))
-        if isinstance(message, dict):
-            message = message.get("message")
-    if not isinstance(message, str):
-        message = body.decode("utf-8", "replace")
-    printable = "".join(c if c.isprintable() else " " for c in repair_surrogates(message))
-    message = " ".join(printable.split())
-    if len(message) > _MAX_MESSAGE:
-        message = message[:_MAX_MESSAGE] + "..."
-    return message, error_type if isinstance(error_type, str) else None

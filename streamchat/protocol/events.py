@@ -441,7 +441,7 @@ class UnknownEvent:
 
     type: str
     """``type``"""
-    data: dict[str, Any] = attrs.Factory(dict)
+    data: dict[str, Any] = attrs.Factory(dict[str, Any])
     """The whole JSON object, ``type`` included."""
 
     @property

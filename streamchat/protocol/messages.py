@@ -7,13 +7,13 @@ has its empty default here and is absent again when written (:func:`streamchat.p
 is sent shows its size, not its words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, Literal
 
 import attrs
 
 from streamchat.protocol.errors import ToolArgumentsError
-from streamchat.protocol.plain import as_dict, decode_json, to_plain
+from streamchat.protocol.plain import as_dict, decode_json, is_mapping, to_plain
 
 __all__ = [
     "AssistantMessage",
@@ -42,7 +42,7 @@ __all__ = [
 
 def _size(value: object) -> str:
     """How a prompt shows in a ``repr``: by its size alone."""
-    return f"<{len(value)}>" if isinstance(value, str | list) else "<...>"
+    return f"<{len(value)}>" if isinstance(value, Sized) else "<...>"
 
 
 # --- content parts -------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ class ToolCall:
         else:
             if value is None:
                 return {}
-            if isinstance(value, dict):
-                return value
+            if is_mapping(value):
+                return dict(value)
             reason = f"expected a JSON object, got {type(value).__name__}"
         raise ToolArgumentsError(reason, name=self.name, arguments=self.arguments)
 
@@ -212,7 +212,7 @@ class Citation:
     """``end``: one past the last code point cited."""
     text: str
     """``text``: the cited piece itself."""
-    sources: list[Source] = attrs.Factory(list)
+    sources: list[Source] = attrs.Factory(list[Source])
     """``sources``: usually one."""
     type: str | None = None
     """``type``: ``TEXT_CONTENT``, ``THINKING_CONTENT`` or ``PLAN``; absent in 2024."""
@@ -235,7 +235,7 @@ class BilledUnits:
     """``billed_units.search_units``: in the spec, never seen for chat."""
     classifications: float | None = None
     """``billed_units.classifications``: in the spec, never seen for chat."""
-    extra: dict[str, Any] = attrs.Factory(dict)
+    extra: dict[str, Any] = attrs.Factory(dict[str, Any])
     """Whatever else the object held."""
 
 
@@ -251,7 +251,7 @@ class TokenCounts:
     """``tokens.image_tokens``: requests with images; undocumented."""
     reasoning_tokens: float | None = None
     """``tokens.reasoning_tokens``: reasoning models since 2026; undocumented."""
-    extra: dict[str, Any] = attrs.Factory(dict)
+    extra: dict[str, Any] = attrs.Factory(dict[str, Any])
     """Whatever else the object held."""
 
 
@@ -265,7 +265,7 @@ class Usage:
     """``usage.tokens``"""
     cached_tokens: float | None = None
     """``usage.cached_tokens``: counts against ``tokens``, may exceed what is billed."""
-    extra: dict[str, Any] = attrs.Factory(dict)
+    extra: dict[str, Any] = attrs.Factory(dict[str, Any])
     """Whatever else the object held, for example ``api_version`` and ``warnings`` in 2024."""
 
 
@@ -273,7 +273,7 @@ class Usage:
 class LogprobItem:
     """Log probabilities of one content delta, with ``logprobs=True``; never seen recorded."""
 
-    token_ids: list[int] = attrs.Factory(list)
+    token_ids: list[int] = attrs.Factory(list[int])
     """``token_ids``"""
     text: str | None = None
     """``text``: what these tokens say."""
@@ -308,13 +308,15 @@ class UserMessage:
 class AssistantMessage:
     """What the model said: the ``message`` of an answer, and a turn of the next request."""
 
-    content: list[TextContent | ThinkingContent] = attrs.Factory(list)
+    content: list[TextContent | ThinkingContent] = attrs.Factory(
+        list[TextContent | ThinkingContent]
+    )
     """``content``: the blocks, in order."""
     tool_plan: str = ""
     """``tool_plan``: what a model without thinking writes before it calls tools."""
-    tool_calls: list[ToolCall] = attrs.Factory(list)
+    tool_calls: list[ToolCall] = attrs.Factory(list[ToolCall])
     """``tool_calls``"""
-    citations: list[Citation] = attrs.Factory(list)
+    citations: list[Citation] = attrs.Factory(list[Citation])
     """``citations``, in order of arrival."""
     role: Literal["assistant"] = "assistant"
     """``role``"""

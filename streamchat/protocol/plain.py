@@ -9,16 +9,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, TypeGuard
 
 import attrs
 import msgspec
 
-__all__ = ["as_dict", "decode_json", "encode_json", "repair_surrogates", "to_plain"]
+__all__ = [
+    "as_dict",
+    "decode_json",
+    "encode_json",
+    "is_list",
+    "is_mapping",
+    "repair_surrogates",
+    "to_plain",
+]
 
 MAX_DEPTH = 200
 """Nesting that :func:`to_plain` follows; beyond it a self-referencing object is assumed."""
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it reads as a JSON object; that its keys are ``str`` is checked where it matters."""
+    return isinstance(value, Mapping)
+
+
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether it reads as a JSON array: a list or a tuple, not a ``str``."""
+    return isinstance(value, list | tuple)
 
 
 def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
@@ -35,11 +53,8 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
             or nesting beyond 200 levels.
     """
     if isinstance(value, str):
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"{path} holds a lone surrogate, which is not text") from None
+        if repair_surrogates(value) is not value:
+            raise ValueError(f"{path} holds a lone surrogate, which is not text")
         return str(value)
     if value is None or isinstance(value, bool | int):
         return value
@@ -49,7 +64,7 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
         return value
     if _depth >= MAX_DEPTH:
         raise ValueError(f"{path[:120]} is nested too deeply, or contains itself")
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         copy: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str):
@@ -58,14 +73,15 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
                 item, f"{path}.{key}", _depth=_depth + 1
             )
         return copy
-    if isinstance(value, list | tuple):
+    if is_list(value):
         return [
             to_plain(item, f"{path}[{position}]", _depth=_depth + 1)
             for position, item in enumerate(value)
         ]
-    if attrs.has(type(value)):
+    cls: Any = type(value)
+    if attrs.has(cls):
         return to_plain(as_dict(value), path, _depth=_depth)
-    raise TypeError(f"{path} is of type {type(value).__name__}, which JSON cannot say")
+    raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
 
 
 def as_dict(instance: Any) -> dict[str, Any]:
@@ -76,7 +92,8 @@ def as_dict(instance: Any) -> dict[str, Any]:
     discriminators ``type`` and ``role`` unless they are ``None``.
     """
     fields: dict[str, Any] = {}
-    for field in attrs.fields(type(instance)):
+    cls: Any = type(instance)
+    for field in attrs.fields(cls):
         value = getattr(instance, field.name)
         if field.name == "extra":
             fields.update(value)
@@ -144,8 +161,5 @@ def repair_surrogates(text: str) -> str:
     """Join surrogate halves into characters; a half alone becomes U+FFFD (faults.md F76)."""
     if text.isascii():
         return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+    repaired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text if repaired == text else repaired

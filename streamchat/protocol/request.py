@@ -19,7 +19,7 @@ from streamchat.protocol.messages import (
     ToolMessage,
     UserMessage,
 )
-from streamchat.protocol.plain import to_plain
+from streamchat.protocol.plain import is_list, is_mapping, to_plain
 from streamchat.protocol.response import ChatResponse
 
 __all__ = ["ChatOptions", "ChatRequest", "Messages"]
@@ -94,6 +94,13 @@ class ChatOptions(TypedDict, total=False):
     """0 (highest, the default) to 999."""
 
 
+def _model(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"model must be a str, not {type(value).__name__}")
+    if not value:
+        raise ValueError("model is an empty str")
+
+
 def _flag(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     if value is not None and not isinstance(value, bool):
         raise TypeError(f"{field.name} must be True or False, not {type(value).__name__}")
@@ -132,7 +139,7 @@ def _object(key: str, *allowed: str, required: bool = True) -> Callable[..., Non
     def check(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
         if value is None:
             return
-        if not isinstance(value, Mapping):
+        if not is_mapping(value):
             raise TypeError(f"{field.name} must be a dict, not {type(value).__name__}")
         choice = value.get(key)
         if choice is None and not required:
@@ -148,7 +155,7 @@ def _object(key: str, *allowed: str, required: bool = True) -> Callable[..., Non
 def _strings(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     if value is None:
         return
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if not is_list(value):
         raise TypeError(f"{field.name} must be a list of str, not {type(value).__name__}")
     if not all(isinstance(item, str) for item in value):
         raise TypeError(f"{field.name} must hold nothing but str")
@@ -158,7 +165,7 @@ def _strings(request: object, field: "attrs.Attribute[Any]", value: Any) -> None
 
 def _documents(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     for position, item in _items(field.name, value):
-        if isinstance(item, Mapping):
+        if is_mapping(item):
             if "data" not in item:
                 raise ValueError(
                     f"{field.name}[{position}] must have 'data': "
@@ -175,12 +182,12 @@ def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     for position, item in _items(field.name, value):
         if isinstance(item, Tool):
             continue
-        if not isinstance(item, Mapping):
+        if not is_mapping(item):
             raise TypeError(
                 f"{field.name}[{position}] must be a dict or a Tool, not {type(item).__name__}"
             )
         function = item.get("function")
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        if not is_mapping(function) or not isinstance(function.get("name"), str):
             raise ValueError(
                 f"{field.name}[{position}] must look like "
                 '{"type": "function", "function": {"name": "...", "parameters": {...}}}'
@@ -190,7 +197,7 @@ def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
 def _items(name: str, value: Any) -> Iterable[tuple[int, Any]]:
     if value is None:
         return ()
-    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+    if not is_list(value):
         raise TypeError(f"{name} must be a list, not {type(value).__name__}")
     return enumerate(value)
 
@@ -201,7 +208,7 @@ def _plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
         if not messages:
             raise ValueError("messages is an empty str: there is nothing to ask")
         messages = [UserMessage(messages)]
-    if isinstance(messages, Mapping) or not isinstance(messages, Sequence):
+    if not is_list(messages):
         raise TypeError(
             f"messages must be a str or a list of messages, not {type(messages).__name__}"
         )
@@ -220,7 +227,7 @@ def _plain_message(message: Any, path: str) -> dict[str, Any]:
         return message.to_dict()
     if isinstance(message, SystemMessage | UserMessage | ToolMessage):
         return {"role": message.role, **to_plain(message, path)}
-    if not isinstance(message, Mapping):
+    if not is_mapping(message):
         raise TypeError(
             f"{path} must be a dict, a message class or a ChatResponse, "
             f"not {type(message).__name__}"
@@ -232,7 +239,7 @@ def _plain_message(message: Any, path: str) -> dict[str, Any]:
         if key not in message:
             raise ValueError(f"{path} has the role {role!r} and must have {key!r}")
     content = message.get("content")
-    if content is not None and not isinstance(content, str | Sequence):
+    if content is not None and not isinstance(content, str) and not is_list(content):
         raise TypeError(
             f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}"
         )
@@ -257,7 +264,7 @@ class ChatRequest:
         ValueError: an argument that no server accepts.
     """
 
-    model: str = attrs.field()
+    model: str = attrs.field(validator=_model)
     """``model``"""
     messages: tuple[dict[str, Any], ...] = attrs.field(converter=_plain_messages, repr=_count)
     """``messages``: wire-shaped dicts; see :data:`Messages` for what may be given."""
@@ -308,13 +315,6 @@ class ChatRequest:
     """``thinking``"""
     priority: int | None = attrs.field(default=None, validator=_number(0, 999, whole=True))
     """``priority``"""
-
-    @model.validator
-    def _check_model(self, field: "attrs.Attribute[Any]", value: Any) -> None:
-        if not isinstance(value, str):
-            raise TypeError(f"model must be a str, not {type(value).__name__}")
-        if not value:
-            raise ValueError("model is an empty str")
 
     def __attrs_post_init__(self) -> None:
         if self.tool_choice is not None and not self.tools:

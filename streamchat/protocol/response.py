@@ -32,7 +32,7 @@ class ChatResponse:
     ``TIMEOUT``, or a value of the future; ``None`` while the answer is not complete."""
     usage: Usage = attrs.Factory(Usage)
     """``usage``: always an object; its numbers are ``None`` until ``message-end``."""
-    logprobs: list[LogprobItem] = attrs.Factory(list)
+    logprobs: list[LogprobItem] = attrs.Factory(list[LogprobItem])
     """``logprobs``: one item for each content delta that had them, in order of arrival."""
     error: str | None = attrs.field(default=None)
     """``delta.error`` of a failed ``message-end``; not part of :meth:`to_dict`."""

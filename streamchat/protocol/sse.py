@@ -107,7 +107,7 @@ class FrameDecoder:
             FrameTooLargeError: a block passed the limit. Its ``frames`` holds what this chunk
                 completed before. Every later call raises it too.
         """
-        frames = []
+        frames: list[Frame] = []
         for block in self.split(chunk):
             frame = self.parse(block)
             if frame is not None:

@@ -19,6 +19,7 @@ from streamchat.protocol.messages import (
     TokenCounts,
     Usage,
 )
+from streamchat.protocol.plain import is_mapping
 
 __all__ = ["Malformed", "json_name", "structure"]
 
@@ -46,7 +47,7 @@ def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
 
 
 def _structure_part(value: Any, _: Any) -> TextContent | ThinkingContent:
-    kind = value.get("type") if isinstance(value, Mapping) else None
+    kind = value.get("type") if is_mapping(value) else None
     if kind == "thinking":
         return _converter.structure(value, ThinkingContent)
     return _converter.structure(value, TextContent)
@@ -57,7 +58,7 @@ def _keep_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
     types = {field.name: field.type for field in attrs.fields(cls)}
 
     def hook(value: Any, _: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if not is_mapping(value):
             raise TypeError(f"expected an object, got {json_name(value)}")
         known = {
             name: _converter.structure(value[name], types[name])

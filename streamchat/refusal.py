@@ -1,0 +1,93 @@
+"""How an exchange can fail without an exception of its own: statuses, content types, limits, ends.
+
+Each function reads facts and returns the error to raise, or ``None``; the stream raises it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from streamchat.policy import retry_after
+from streamchat.protocol.error_body import error_message, status_error
+from streamchat.protocol.errors import (
+    ConcurrencyError,
+    GenerationError,
+    StreamChatError,
+    StreamTimeoutError,
+    UnexpectedContentTypeError,
+)
+from streamchat.protocol.events import MessageEnd
+from streamchat.transport import Exchange
+
+__all__ = ["expirer", "failed_generation", "refusal", "timed_out", "two_consumers"]
+
+
+def two_consumers() -> ConcurrencyError:
+    return ConcurrencyError(
+        "this stream is being consumed already; give each task a stream of its own, "
+        "or hand the events on through a queue"
+    )
+
+
+_TIMEOUT_TEXTS: Mapping[str, str] = {
+    "first_event": "{host} sent no event within {seconds} s of the request",
+    "idle": "{host} sent no event for {seconds} s",
+    "total": "the answer of {host} was not complete within {seconds} s",
+}
+
+
+def timed_out(host: str, phase: str, seconds: float) -> StreamTimeoutError:
+    text = _TIMEOUT_TEXTS[phase].format(host=host, seconds=f"{seconds:g}")
+    return StreamTimeoutError(f"{text} (Timeout.{phase})", phase=phase, seconds=seconds, host=host)
+
+
+def expirer(exchange: Exchange, host: str) -> Callable[[str, float], None]:
+    """What the watchdog calls; it knows the exchange and not the stream."""
+
+    def expire(phase: str, seconds: float) -> None:
+        exchange.abort(timed_out(host, phase, seconds))
+
+    return expire
+
+
+def failed_generation(end: MessageEnd) -> GenerationError | None:
+    """The error of a ``message-end`` that reports a failure (protocol.md 3.4)."""
+    if end.finish_reason != "TIMEOUT" and not end.finish_reason.startswith("ERROR"):
+        return None
+    return GenerationError(
+        finish_reason=end.finish_reason, error=end.error or "", error_type=end.error_type
+    )
+
+
+async def refusal(
+    exchange: Exchange, host: str, *, now: Callable[[], float]
+) -> StreamChatError | None:
+    """Why an answer is no event stream: another status than 200, or another content type."""
+    status, headers = exchange.status, exchange.headers
+    if 300 <= status <= 399:
+        return status_error(status, headers=headers, body=_redirect_text(headers))
+    if status != 200:
+        return status_error(
+            status,
+            headers=headers,
+            body=await exchange.read_error_body(),
+            retry_after=retry_after(headers, now=now()),
+        )
+    content_type = headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() == "text/event-stream":
+        return None
+    body = await exchange.read_error_body()
+    return UnexpectedContentTypeError(
+        f"{host} answered 200 with {content_type[:80] or 'no content type'!r} instead "
+        f"of text/event-stream: {error_message(body)[:200]}",
+        content_type=content_type,
+        body=body,
+    )
+
+
+def _redirect_text(headers: Mapping[str, str]) -> bytes:
+    """Where a redirect leads, without path and query; the prompt is not sent there."""
+    target = urlsplit(headers.get("location", ""))
+    origin = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
+    return f"redirect to {origin} refused; set base_url to where the API is".encode()

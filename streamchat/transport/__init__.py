@@ -1,0 +1,171 @@
+"""ONE exchange over aiohttp: a POST goes out, status and headers come back, then chunks.
+
+The only room on the client's side that talks to aiohttp; its exceptions become ours in ``failures``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import ssl as ssl_module
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from streamchat.protocol.errors import StreamChatError, TransportError
+from streamchat.transport.connections import (
+    Connector,
+    Keeper,
+    Session,
+    environment_proxy,
+    new_session,
+    took_used_connection,
+)
+from streamchat.transport.exchange import Exchange
+from streamchat.transport.failures import failed_request
+
+__all__ = ["Exchange", "Session", "SslContext", "Transport"]
+
+SslContext = ssl_module.SSLContext
+"""A TLS context of the caller's own, for ``Client(ssl=...)``."""
+
+READ_BUFFER = 16 * 1024
+"""Bytes aiohttp may hold for a stream whose consumer is slow: 124 KiB of memory a stalled stream
+instead of 1,092 at aiohttp's default of 256 KiB (faults.md 5.5)."""
+LARGE_BODY = 1024 * 1024
+"""aiohttp warns about larger request bodies unless they are files."""
+
+
+class Transport:
+    """The connections of one client: a session for each running event loop.
+
+    Args:
+        base_url: where to send, without a trailing slash; ``/v2/chat`` is added.
+        max_connections: at most so many at once, 0 for no limit; more wait in turn.
+        session: the caller's own, used as it is and never closed here.
+        proxy: proxy URL; ``None`` reads ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``.
+        ssl: a context, or ``True`` for the system's certificates.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        max_connections: int = 0,
+        session: Session | None = None,
+        proxy: str | None = None,
+        ssl: SslContext | bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parts = urlsplit(base_url)
+        self.url = f"{base_url}/v2/chat"
+        self.host = parts.netloc
+        self._secure = parts.scheme == "https"
+        self._max_connections = max_connections
+        self._own_session = session
+        self._proxy = proxy or environment_proxy(parts.scheme, parts.hostname or "")
+        self._ssl = ssl
+        self._clock = clock
+        self._keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}
+        self._inherited: list[object] = []
+        self._process = os.getpid()
+        self._exchanges: weakref.WeakSet[Exchange] = weakref.WeakSet()
+        self.closed = False
+
+    async def open(
+        self, headers: Mapping[str, str], body: bytes, *, connect_timeout: float | None
+    ) -> Exchange:
+        """Send the request and return when status and headers are there.
+
+        A stale pooled connection is replaced once at no cost: the server closed it while it was
+        idle, so it never saw the request (faults.md F17).
+
+        Raises:
+            ConnectError, TransportError, StreamTimeoutError(phase="connect"), ProtocolError
+        """
+        note = [False]
+        token = took_used_connection.set(note)
+        try:
+            return await self._post(headers, body, connect_timeout)
+        except TransportError as error:
+            if not (note[0] and error.kind == "reset"):
+                raise
+        finally:
+            took_used_connection.reset(token)
+        connector = (await self._session()).connector
+        if isinstance(connector, Connector):
+            connector.distrust_idle()
+        return await self._post(headers, body, connect_timeout)
+
+    async def _post(
+        self, headers: Mapping[str, str], body: bytes, connect_timeout: float | None
+    ) -> Exchange:
+        session, started = await self._session(), self._clock()
+        failure: StreamChatError
+        try:
+            response = await session.post(
+                self.url,
+                data=io.BytesIO(body) if len(body) > LARGE_BODY else body,
+                headers=headers,
+                allow_redirects=False,
+                read_bufsize=READ_BUFFER,
+                proxy=self._proxy,
+                ssl=self._ssl,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+            )
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+            failure = failed_request(
+                error,
+                host=self.host,
+                secure=self._secure,
+                connect_timeout=connect_timeout,
+                elapsed=self._clock() - started,
+            )
+        else:
+            exchange = Exchange(response, self.host, self._clock, started)
+            self._exchanges.add(exchange)
+            return exchange
+        raise failure
+
+    async def aclose(self) -> None:
+        """End running streams with an error each, and close this loop's session. Idempotent."""
+        self.closed = True
+        for exchange in list(self._exchanges):
+            exchange.abort(
+                TransportError("the client was closed while the stream ran", kind="closed")
+            )
+        keeper = self._keepers.pop(asyncio.get_running_loop(), None)
+        if keeper is not None:
+            await keeper.aclose()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a session of ours is open in a loop that still runs."""
+        return any(not loop.is_closed() for loop in self._keepers)
+
+    async def _session(self) -> Session:
+        """The session of the running loop, made on first use."""
+        if self.closed:
+            raise TransportError("the client is closed; make a new one", kind="closed")
+        if self._own_session is not None:
+            return self._own_session
+        if self._process != os.getpid():
+            # A forked child must not touch the parent's sockets: two processes on one connection
+            # get each other's answers (faults.md 1, 14). Kept, because closing them here, even by
+            # collecting them, would reach into what the parent uses.
+            self._process = os.getpid()
+            self._inherited.append(self._keepers)
+            self._keepers = {}
+        loop = asyncio.get_running_loop()
+        keeper = self._keepers.get(loop)
+        if keeper is None:
+            for ended in [other for other in self._keepers if other.is_closed()]:
+                del self._keepers[ended]
+            keeper = self._keepers[loop] = Keeper(new_session(self._max_connections))
+            await keeper.start()
+        return keeper.session

@@ -1,0 +1,135 @@
+"""What aiohttp raises, as ours: the safe facts are copied, nothing is chained.
+
+aiohttp's exceptions hold the bearer token and pieces of the response (faults.md 5.12), so none of
+them may travel further, not even as ``__context__``: callers of these functions leave their
+``except`` block before they raise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from streamchat.protocol.errors import (
+    ConfigurationError,
+    ConnectError,
+    ProtocolError,
+    StreamChatError,
+    StreamTimeoutError,
+    TransportError,
+    TruncatedStreamError,
+)
+
+__all__ = ["failed_body", "failed_request", "truncated"]
+
+
+def truncated(host: str) -> TruncatedStreamError:
+    """The body broke off, in whatever way."""
+    return TruncatedStreamError(
+        f"the connection to {host} ended before the answer was complete",
+        kind="truncated",
+        host=host,
+    )
+
+
+def failed_body(error: Exception, host: str) -> TransportError:
+    """What ended a body, whatever its class: aiohttp raises more than its own there."""
+    if isinstance(error, TransportError):  # set by abort(), or by the guard for lost connections
+        return error
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return truncated(host)
+    return TruncatedStreamError(
+        f"the connection to {host} broke before the answer was complete ({type(error).__name__})",
+        kind="reset" if isinstance(error, OSError) else "truncated",
+        host=host,
+        errno=getattr(error, "errno", None),
+    )
+
+
+def failed_request(
+    error: Exception, *, host: str, secure: bool, connect_timeout: float | None, elapsed: float
+) -> StreamChatError:
+    """What went wrong before there was a response (faults.md 3.1 and 3.2).
+
+    Args:
+        error: as caught around the request.
+        host: host and port, for the message.
+        secure: whether TLS is spoken.
+        connect_timeout: the limit in force, seconds.
+        elapsed: seconds since the request began.
+    """
+    facts: dict[str, Any] = {"host": host, "elapsed": elapsed}
+    number = getattr(error, "errno", None)
+    if isinstance(number, int):
+        facts["errno"] = number
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return StreamTimeoutError(
+                f"no connection to {host} within {connect_timeout} s",
+                phase="connect",
+                seconds=connect_timeout or 0.0,
+                **facts,
+            )
+        case aiohttp.ClientConnectorDNSError():
+            return ConnectError(f"cannot resolve {host}", kind="dns", **facts)
+        case aiohttp.ClientConnectorCertificateError():
+            return ConnectError(
+                f"the TLS certificate of {host} was refused; pass ssl= with a context that "
+                "trusts your authority",
+                kind="certificate",
+                **facts,
+            )
+        case aiohttp.ClientConnectorSSLError():
+            return ConnectError(f"TLS with {host} failed", kind="tls", **facts)
+        case aiohttp.ClientHttpProxyError():
+            return ConnectError(
+                f"the proxy answered {error.status} for {host}", kind="proxy", **facts
+            )
+        case aiohttp.ClientProxyConnectionError():
+            return ConnectError(f"cannot connect to the proxy for {host}", kind="proxy", **facts)
+        case aiohttp.ClientConnectorError():
+            return _failed_connection(error, host, secure, facts)
+        case aiohttp.InvalidURL():
+            return ConfigurationError("base_url is not a valid URL")
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            hint = "" if secure else "; if it speaks TLS, base_url must be https"
+            return TransportError(
+                f"{host} closed the connection before it answered{hint}", kind="reset", **facts
+            )
+        case aiohttp.ClientResponseError():
+            return ProtocolError(f"the answer of {host} is not valid HTTP")
+        case RuntimeError():
+            return TransportError(f"the connection to {host} was closed", kind="closed", **facts)
+        case _:
+            return TransportError(f"the request to {host} failed ({type(error).__name__})", **facts)
+
+
+def _failed_connection(
+    error: aiohttp.ClientConnectorError, host: str, secure: bool, facts: Mapping[str, Any]
+) -> ConnectError:
+    reason = os.strerror(error.errno) if error.errno else "no route"
+    if error.errno in _OUT_OF_DESCRIPTORS:
+        limit = _descriptor_limit()
+        return ConnectError(
+            f"out of file descriptors ({limit}); raise `ulimit -n` or lower the concurrency",
+            kind="resources",
+            **facts,
+        )
+    if secure and error.errno in _CUT_OFF:
+        return ConnectError(f"{host} refused TLS ({reason})", kind="tls", **facts)
+    return ConnectError(f"cannot connect to {host}: {reason}", kind="refused", **facts)
+
+
+_OUT_OF_DESCRIPTORS = frozenset({23, 24})  # ENFILE, EMFILE
+_CUT_OFF = frozenset({54, 104})  # ECONNRESET of BSD and Linux: old TLS versions look like this
+
+
+def _descriptor_limit() -> str:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "the process's limit is reached"
+    return f"the limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}"
