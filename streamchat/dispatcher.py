@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 import attrs
 
@@ -439,8 +439,14 @@ def _flatten(
 
 # --- class style ---------------------------------------------------------------------------------
 
+
+def _types_of(descriptor: Any) -> tuple[type, ...]:
+    types: tuple[type, ...] = descriptor.types
+    return types
+
+
 _HANDLER_NAMES: Mapping[str, tuple[type, ...]] = {
-    name: cast("_On[Any]", descriptor).types
+    name: _types_of(descriptor)
     for name, descriptor in vars(Listeners).items()
     if isinstance(descriptor, _On)
 }

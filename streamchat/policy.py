@@ -102,24 +102,28 @@ class RetryBudget:
     100 at first and at most; a retry takes 1, a success gives 0.1 back (gRPC A6).
     """
 
-    __slots__ = ("tokens",)
+    __slots__ = ("_tenths",)
 
-    CAPACITY = 100.0
-    REFUND = 0.1
+    CAPACITY = 100
 
-    def __init__(self) -> None:
-        self.tokens = self.CAPACITY
+    def __init__(self, tokens: int = CAPACITY) -> None:
+        self._tenths = 10 * tokens  # in whole numbers: ten tenths must be one
+
+    @property
+    def tokens(self) -> float:
+        """What is left."""
+        return self._tenths / 10
 
     def take(self) -> bool:
         """Take a token; ``False`` if there is none."""
-        if self.tokens < 1:
+        if self._tenths < 10:
             return False
-        self.tokens -= 1
+        self._tenths -= 10
         return True
 
     def refund(self) -> None:
         """Give a tenth back after a success."""
-        self.tokens = min(self.CAPACITY, self.tokens + self.REFUND)
+        self._tenths = min(10 * self.CAPACITY, self._tenths + 1)
 
 
 def is_retryable(error: StreamChatError) -> bool:

@@ -66,6 +66,7 @@ class Watchdog:
         """The first event is there: from now on the pauses between events count."""
         self.first_event_due = None
         self.waiting_since = None
+        self._set()
 
     def due(self) -> tuple[float, str, float] | None:
         """When the next limit is passed, which, and how long it is; ``None`` if there is none."""
@@ -100,15 +101,17 @@ class Watchdog:
             self._handle = None
 
     def _set(self) -> None:
-        due = self.due()
-        if due is not None:
-            self._handle = self._loop.call_later(max(0.0, due[0] - self._clock()), self._look)
-        elif self._timeout.idle is not None:
-            # The consumer is at work, so nothing is due; look again when the earliest pause that
-            # could begin now would be over.
-            self._handle = self._loop.call_later(self._timeout.idle, self._look)
-        else:
-            self._handle = None
+        """Look again when a limit may be passed: the next one due, or, because a pause may begin at
+        any moment, when one that begins now would be too long."""
+        if self._handle is not None:
+            self._handle.cancel()
+        due, now, idle = self.due(), self._clock(), self._timeout.idle
+        moments = [] if due is None else [due[0]]
+        if idle is not None:
+            moments.append(now + idle)
+        self._handle = (
+            self._loop.call_later(max(0.0, min(moments) - now), self._look) if moments else None
+        )
 
     def _look(self) -> None:
         due, expire = self.due(), self._expire

@@ -64,8 +64,8 @@ class _Call(GrowingText):
 
     __slots__ = ("call",)
 
-    def __init__(self, call: ToolCall) -> None:
-        super().__init__(call.arguments)
+    def __init__(self, call: ToolCall, *pieces: str) -> None:
+        super().__init__(*pieces)
         self.call = call
 
     def tool_call(self) -> ToolCall:
@@ -167,7 +167,9 @@ class Accumulator:
                 self._open_block(index, "thinking", part.thinking)
         if message.tool_plan:
             self._plan.pieces.append(message.tool_plan)
-        self._calls.update((index, _Call(call)) for index, call in enumerate(message.tool_calls))
+        self._calls.update(
+            (index, _Call(call, call.arguments)) for index, call in enumerate(message.tool_calls)
+        )
         self._citations.update(enumerate(message.citations))
         return event
 
@@ -182,9 +184,12 @@ class Accumulator:
             raise DecodeError(
                 f"content block {event.index} starts twice", event_type=event.type, path="$.index"
             )
-        block = self._open_block(event.index, event.kind)
-        self._append(block, event.thinking if event.kind == "thinking" else event.text)
-        return event
+        piece = event.thinking if event.kind == "thinking" else event.text
+        whole = self._append(self._open_block(event.index, event.kind), piece)
+        if whole is piece:
+            return event
+        text, thinking = (whole, "") if event.kind == "text" else ("", whole)
+        return ContentStart(event.index, event.kind, text, thinking)
 
     def _content_delta(self, event: ContentDelta) -> Event:
         kind = event.kind
@@ -220,8 +225,14 @@ class Accumulator:
             raise DecodeError(
                 f"tool call {event.index} starts twice", event_type=event.type, path="$.index"
             )
-        self._calls[event.index] = _Call(event.tool_call)
-        return event
+        started = event.tool_call
+        call = self._calls[event.index] = _Call(started)
+        whole = self._append(call, started.arguments)
+        if whole is started.arguments:
+            return event
+        return ToolCallStart(
+            ToolCall(started.id, ToolCallFunction(started.name, whole), started.type), event.index
+        )
 
     def _tool_call_delta(self, event: ToolCallDelta) -> Event:
         whole = self._append(self._call(event), event.arguments)

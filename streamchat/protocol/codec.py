@@ -122,11 +122,11 @@ def _decode_plainly(frame: Frame) -> Event:
     try:
         data = decode_json(frame.data)
     except ValueError as error:
-        if frame.event == "error":
-            return _fail(frame.text)
         problem = str(error)
     else:
         return _structure_event(data, frame, hint)
+    if frame.event == "error":
+        return _fail(frame.text)
     raise DecodeError(problem, event_type=hint, payload=frame.data)
 
 
@@ -143,17 +143,17 @@ def _structure_event(data: Any, frame: Frame, hint: str) -> Event:
     if not isinstance(name, str):
         what = "misses 'type'" if "type" not in data else f"'type' is {json_name(name)}"
         raise DecodeError(what, event_type=hint, path="$.type", payload=frame.data)
-    if name not in _KNOWN_TYPES:
-        return UnknownEvent(name, dict(data))
     try:
-        wire = msgspec.convert(_forgive(data), AnyWire)
+        if name not in _KNOWN_TYPES:
+            return UnknownEvent(repair_surrogates(name), _repair(data))
+        wire = msgspec.convert(_forgive(data, _JOINED.get(name, frozenset())), AnyWire)
         return _BUILDERS[type(wire)](wire)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         path = place.strip("`") or "$"
     except Malformed as error:
         if error.path == _CONTENT_PATH and _has_unknown_keys(data):
-            return UnknownEvent(name, dict(data))
+            return UnknownEvent(name, _repair(data))
         reason, path = error.reason, error.path
     except RecursionError:
         reason, path = "nested too deeply", "$"
@@ -172,32 +172,42 @@ def _fail(data: Any) -> NoReturn:
     raise GenerationError(
         finish_reason="ERROR",
         error=repair_surrogates(str(details.get("message", "")))[:2000],
-        error_type=error_type if isinstance(error_type, str) else None,
+        error_type=repair_surrogates(error_type) if isinstance(error_type, str) else None,
     )
 
 
-_PIECES = frozenset({"text", "thinking", "tool_plan", "arguments"})
-_FREE_FORM = frozenset({"document", "tool_output"})
+_JOINED: Mapping[str, frozenset[str]] = {
+    ContentStart.type: frozenset({"text", "thinking"}),
+    ContentDelta.type: frozenset({"text", "thinking"}),
+    ToolPlanDelta.type: frozenset({"tool_plan"}),
+    ToolCallStart.type: frozenset({"arguments"}),
+    ToolCallDelta.type: frozenset({"arguments"}),
+}
+"""The pieces that the accumulator joins, by the event that brings them."""
+_FREE_FORM = frozenset({"document", "tool_output", "usage"})
 
 
-def _forgive(value: Any, key: str = "") -> Any:
+def _forgive(value: Any, joined: frozenset[str], key: str = "") -> Any:
     """Read ``null`` as absent, an integral float as an integer, half an emoji as U+FFFD.
 
     Left alone are the pieces that are joined later, because the other half of an emoji may come
-    with the next event, and what the caller's own documents and tools hold, but for the halves.
+    with the next event, and, but for the halves, what may hold any keys: the caller's own documents
+    and tool results, and the usage.
     """
     if key in _FREE_FORM:
         return _repair(value)
     if is_mapping(value):
         return {
-            repair_surrogates(name): _forgive(item, name)
+            repair_surrogates(name): _forgive(
+                item, frozenset() if name == "logprobs" else joined, name
+            )
             for name, item in value.items()
             if item is not None
         }
     if is_list(value):
-        return [_forgive(item) for item in value]
+        return [_forgive(item, joined) for item in value]
     if isinstance(value, str):
-        return value if key in _PIECES else repair_surrogates(value)
+        return value if key in joined else repair_surrogates(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -229,8 +239,9 @@ def _content(body: ContentBody) -> tuple[ContentKind, str, str]:
 def _has_unknown_keys(data: Mapping[str, Any]) -> bool:
     """Whether the content is of a kind this version does not know, rather than empty."""
     content = data["delta"]["message"]["content"]
-    return content.get("type") not in (None, "text", "thinking") or bool(
-        content.keys() - {"type", "text", "thinking"}
+    return is_mapping(content) and (
+        content.get("type") not in (None, "text", "thinking")
+        or bool(content.keys() - {"type", "text", "thinking"})
     )
 
 
@@ -303,7 +314,10 @@ def encode_event(event: Event) -> Frame:
     encode = _ENCODERS.get(type(event))
     if encode is None:
         raise TypeError(f"not an event: {type(event).__name__}")
-    return Frame(event.type, encode_json(encode(event)))
+    name = event.type
+    if "\n" in name or "\r" in name:
+        name = "message"  # an unknown type that no event line can say; the JSON says it
+    return Frame(name, encode_json(encode(event)))
 
 
 def _in_message(kind: str, fields: dict[str, Any], index: int | None = None) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def _rebuild(
     """Make an exception again from its pickled parts, without calling ``__init__``."""
     error = cls.__new__(cls, *args)
     error.args = args
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 
@@ -89,7 +90,11 @@ class StreamChatError(Exception):
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
+        state = dict(self.__dict__)
+        if isinstance(self, OSError):
+            # TimeoutError is one: its errno lives in a slot of C, not in __dict__.
+            state["errno"] = self.errno
+        return _rebuild, (type(self), self.args, state)
 
 
 class ConfigurationError(StreamChatError, ValueError):
@@ -247,7 +252,7 @@ class DecodeError(ProtocolError):
     def __init__(
         self, reason: str, *, event_type: str = "", path: str = "$", payload: bytes = b""
     ) -> None:
-        name = f"{event_type!r} event" if event_type else "an event"
+        name = f"{event_type[:64]!r} event" if event_type else "an event"
         super().__init__(f"cannot decode {name}: {reason} (at {path}, {len(payload)} bytes)")
         self.reason = reason
         """What was wrong, without the content."""

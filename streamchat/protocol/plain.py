@@ -55,13 +55,15 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
     if isinstance(value, str):
         if repair_surrogates(value) is not value:
             raise ValueError(f"{path} holds a lone surrogate, which is not text")
-        return str(value)
-    if value is None or isinstance(value, bool | int):
+        return str.__str__(value)  # of an enum member its value; str() gives its name
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int.__int__(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{path} is {value}, which JSON cannot say")
-        return value
+        return float.__float__(value)
     if _depth >= MAX_DEPTH:
         raise ValueError(f"{path[:120]} is nested too deeply, or contains itself")
     if is_mapping(value):
@@ -78,10 +80,14 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
             to_plain(item, f"{path}[{position}]", _depth=_depth + 1)
             for position, item in enumerate(value)
         ]
-    cls: Any = type(value)
+    cls = _class_of(value)
     if attrs.has(cls):
         return to_plain(as_dict(value), path, _depth=_depth)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
+
+
+def _class_of(value: Any) -> Any:
+    return value.__class__
 
 
 def as_dict(instance: Any) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def as_dict(instance: Any) -> dict[str, Any]:
     discriminators ``type`` and ``role`` unless they are ``None``.
     """
     fields: dict[str, Any] = {}
-    cls: Any = type(instance)
+    cls = _class_of(instance)
     for field in attrs.fields(cls):
         value = getattr(instance, field.name)
         if field.name == "extra":

@@ -144,17 +144,22 @@ class EventReader:
             self._leave_lane()
             return None
         try:
-            event = self._accumulator.add(event)
+            completed = self._accumulator.add(event)
         except DecodeError as error:
             problem = error
         else:
             self.has_events = True
-            if isinstance(event, MessageEnd):
-                self.end = event
+            if isinstance(completed, MessageEnd):
+                self.end = completed
                 self._leave_lane()
-            else:
+            elif completed is event:
                 self._take_lane(event)
-            return event
+            else:
+                # Half an emoji came or went; while one waits, the lane would overtake it.
+                self._leave_lane()
+                if isinstance(completed, ContentDelta) and completed.text:
+                    self.has_text = True
+            return completed
         raise DecodeError(
             problem.reason,
             event_type=problem.event_type,

@@ -260,7 +260,7 @@ class ChatRequest:
     """One request body, checked and independent of what it was made from.
 
     Raises:
-        TypeError: an argument of the wrong type, or unknown.
+        TypeError: an argument of the wrong type, or unknown, or that JSON cannot say.
         ValueError: an argument that no server accepts.
     """
 
@@ -324,6 +324,15 @@ class ChatRequest:
         )
         if wants_json and (self.tools or self.documents):
             raise ValueError("response_format json_object cannot go with tools or documents")
+        for name in (
+            "tools",
+            "documents",
+            "citation_options",
+            "response_format",
+            "stop_sequences",
+            "thinking",
+        ):
+            object.__setattr__(self, name, to_plain(getattr(self, name), name))
 
     @classmethod
     def build(cls, messages: Messages, model: str, options: Mapping[str, Any]) -> "ChatRequest":
@@ -340,16 +349,11 @@ class ChatRequest:
         return cls(model=model, messages=messages, **options)
 
     def to_dict(self, *, stream: bool = True) -> dict[str, Any]:
-        """The JSON body as plain data; what is ``None`` is left out (protocol.md 2).
-
-        Raises:
-            TypeError, ValueError: something inside a document, tool or schema is not JSON; the
-                message names the place.
-        """
-        body: dict[str, Any] = {"model": self.model, "messages": list(self.messages)}
+        """The JSON body as plain data of its own; what is ``None`` is left out (protocol.md 2)."""
+        body: dict[str, Any] = {}
         for field in attrs.fields(type(self)):
             value = getattr(self, field.name)
-            if value is not None and field.name not in body:
+            if value is not None:
                 body[field.name] = to_plain(value, field.name)
         body["stream"] = stream
         return body

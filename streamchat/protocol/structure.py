@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 import cattrs
+from cattrs.gen import make_dict_structure_fn
 
 from streamchat.protocol.messages import (
     BilledUnits,
@@ -71,8 +72,21 @@ def _keep_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
     return hook
 
 
+def _object_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, Any], Any]:
+    """A hook that takes an object alone; cattrs would look for the names inside a ``str`` too."""
+    take = make_dict_structure_fn(cls, converter)
+
+    def hook(value: Any, kind: Any) -> Any:
+        if not is_mapping(value):
+            raise TypeError(f"expected an object, got {json_name(value)}")
+        return take(value, kind)
+
+    return hook
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _object_hook(converter, cls))
     converter.register_structure_hook(str, _exactly(str))
     converter.register_structure_hook(int, _exactly(int))
     converter.register_structure_hook(float, _exactly(float, int))
@@ -95,9 +109,18 @@ def structure(data: Any, cls: type[T], path: str) -> T:
     try:
         return _converter.structure(data, cls)
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
-        first = cattrs.transform_error(error, path=path)[0]
+        first = cattrs.transform_error(error, path=path, format_exception=_reason)[0]
     reason, _, place = first.rpartition(" @ ")
     raise Malformed(reason, place or path)
+
+
+def _reason(error: BaseException, kind: type[Any] | None) -> str:
+    """What was wrong; cattrs' own words would quote a value that is not in a ``Literal``."""
+    if isinstance(error, KeyError):
+        return "required field missing"
+    if isinstance(error, TypeError):
+        return str(error)  # the hooks above, which name types alone
+    return "a value that is not allowed here"
 
 
 _JSON_NAMES: Mapping[type, str] = {

@@ -1,0 +1,1 @@
+"""Measurements: each script answers one question by ratios inside one run."""

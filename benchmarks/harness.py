@@ -1,0 +1,199 @@
+"""What the benchmarks share: a byte server on one core, clients on the other, medians, a table.
+
+Every figure is CPU time of a fresh client process (``time.process_time``), so the server's work does
+not count. Contestants alternate round by round, and only ratios inside one round are compared:
+machines are noisy, ratios are not. Each measured process first frees an 8 MiB buffer, because
+asyncio's 256 KiB receive buffer is otherwise mapped afresh at each read, which hides what is
+compared (design.md 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where the system can and there is more than one."""
+    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
+        os.sched_setaffinity(0, {core})
+
+
+def answer(events: int, *, spaced: bool = False) -> list[bytes]:
+    """The frames of one plain answer with so many content deltas, in the recorded shape.
+
+    With ``spaced`` the JSON has a space after each colon, so that no event takes the fast lane.
+    """
+    words = ["The", " model", " reads", " tokens", ",", " one", " after", " another", ".", "\\n"]
+    colon = ": " if spaced else ":"
+
+    def frame(kind: str, body: str) -> bytes:
+        return f"event: {kind}\ndata: {body.replace('~', colon)}\n\n".encode()
+
+    frames = [
+        frame(
+            "message-start",
+            '{"id"~"c9216b71-fc8a-4107-be45-168630df7a3f","type"~"message-start","delta"~{"message"~'
+            '{"role"~"assistant","content"~[],"tool_plan"~"","tool_calls"~[],"citations"~[]}}}',
+        ),
+        frame(
+            "content-start",
+            '{"type"~"content-start","index"~0,"delta"~{"message"~{"content"~'
+            '{"type"~"text","text"~""}}}}',
+        ),
+    ]
+    frames += [
+        frame(
+            "content-delta",
+            '{"type"~"content-delta","index"~0,"delta"~{"message"~{"content"~'
+            f'{{"text"~"{words[i % len(words)]}"}}}}}}}}',
+        )
+        for i in range(events)
+    ]
+    frames += [
+        frame("content-end", '{"type"~"content-end","index"~0}'),
+        frame(
+            "message-end",
+            '{"type"~"message-end","delta"~{"finish_reason"~"COMPLETE","usage"~{"billed_units"~'
+            '{"input_tokens"~5,"output_tokens"~77},"tokens"~{"input_tokens"~500,"output_tokens"~77'
+            "}}}}",
+        ),
+        b"data: [DONE]\n\n",
+    ]
+    return frames
+
+
+def chunked(frames: Sequence[bytes], chunk_bytes: int | None) -> bytes:
+    """An HTTP response with the frames in chunks of so many bytes, or one chunk a frame."""
+    body = b"".join(frames)
+    pieces: Sequence[bytes] = frames
+    if chunk_bytes is not None:
+        pieces = [body[i : i + chunk_bytes] for i in range(0, len(body), chunk_bytes)]
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
+
+
+async def _serve(responses: dict[str, bytes]) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                path = head.split(b" ", 2)[1].decode()
+                lines = head.lower().split(b"\r\n")
+                length = next(int(x[15:]) for x in lines if x.startswith(b"content-length:"))
+                await reader.readexactly(length)
+                writer.write(responses[path.strip("/").partition("/")[0]])
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+def serve_main(events: int) -> None:
+    """The server's process: four shapes of the same answer under four path prefixes."""
+    pin(1)
+    frames, spaced = answer(events), answer(events, spaced=True)
+    asyncio.run(
+        _serve(
+            {
+                "large": chunked(frames, 64 * 1024),
+                "each": chunked(frames, None),
+                "spaced": chunked(spaced, 64 * 1024),
+                "warm": chunked(answer(3), 64 * 1024),
+            }
+        )
+    )
+
+
+@contextmanager
+def byte_server(events: int) -> Iterator[str]:
+    """A server in a process of its own; yields its base URL."""
+    code = f"from benchmarks.harness import serve_main; serve_main({events})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
+
+
+def run_client(module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module as a fresh process and return the JSON it prints last."""
+    output = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "CO_API_KEY": "benchmark"},
+    ).stdout
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def median_ratios(rounds: Sequence[dict[str, float]], base: str) -> dict[str, float]:
+    """For each contestant the median over the rounds of its ratio to ``base`` in that round."""
+    return {
+        name: statistics.median(round_[name] / round_[base] for round_ in rounds)
+        for name in rounds[0]
+    }
+
+
+def machine() -> dict[str, str]:
+    """What the figures were taken on."""
+    packages = {}
+    for name in ("aiohttp", "attrs", "cattrs", "msgspec", "orjson", "cohere", "uvloop"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "-"
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+        **packages,
+    }
+
+
+def write_results(name: str, results: dict[str, Any]) -> None:
+    """``benchmarks/results/NAME.json``: the figures and the machine."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"machine": machine(), **results}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table, first column to the left."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def show(row: Sequence[str]) -> str:
+        return "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+
+    for row in [head, ["-" * width for width in widths], *rows]:
+        print(show(row))
+
+
+Runner = Callable[[str, int], Any]

@@ -1,0 +1,137 @@
+"""What reaches the terminal: text made harmless, and two channels that share one screen."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+__all__ = ["Channel", "Screen", "one_line", "visible", "visible_json"]
+
+_REPLACEMENT = 0xFFFD
+_HARMFUL: Mapping[int, int] = {
+    # C0: line ends and tabs are text, everything else has a picture (U+2400...). Without ESC there
+    # is no escape sequence, however it is split over the pieces of an answer.
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
+    0x7F: 0x2421,
+    # C1: some terminals take U+009B for ESC [ and U+009D for ESC ], which OSC 52 begins with.
+    **dict.fromkeys(range(0x80, 0xA0), _REPLACEMENT),
+    # Bidirectional overrides and isolates reorder what the reader sees (CVE-2021-42574).
+    **dict.fromkeys(range(0x202A, 0x202F), _REPLACEMENT),
+    **dict.fromkeys(range(0x2066, 0x206A), _REPLACEMENT),
+    # Half an emoji cannot be encoded.
+    **dict.fromkeys(range(0xD800, 0xE000), _REPLACEMENT),
+}
+_HARMFUL_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with each character that could control a terminal replaced by a visible one.
+
+    Character by character, so the pieces of a text may be given one at a time.
+    """
+    return text.translate(_HARMFUL)
+
+
+def visible_json(line: str) -> str:
+    """A JSON text with the same characters escaped instead: it decodes to the same data."""
+    return _HARMFUL_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", line)
+
+
+def one_line(text: str) -> str:
+    """The text with each run of white space as one space: a title cannot fake a line of ours."""
+    return " ".join(text.split())
+
+
+class Channel:
+    """stdout or stderr: harmless and styled on a terminal, untouched and plain elsewhere.
+
+    Each write is flushed. Raises ``OSError`` when the stream cannot be written.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        # Python sets a stream to None that was closed by whoever started us (`2>&-`).
+        self._stream = stream
+        self.is_open = stream is not None
+        self.is_terminal = stream is not None and stream.isatty()
+        self._is_styled = self.is_terminal and _takes_styles(stream)
+        self._in_line = False
+        if isinstance(stream, io.TextIOWrapper):
+            # What the locale cannot say is a question mark, not a traceback.
+            stream.reconfigure(errors="replace")
+
+    def write(self, text: str, style: str = "") -> None:
+        """Write text as it is, in a rich style where the terminal takes it."""
+        if not text or self._stream is None:
+            return
+        self._in_line = not text.endswith("\n")
+        if self.is_terminal:
+            text = visible(text)
+        self._stream.write(_styled(text, style) if style and self._is_styled else text)
+        self._stream.flush()
+
+    def write_json(self, line: bytes) -> None:
+        """Write a line of JSON: UTF-8 whatever the locale, JSON's own escapes on a terminal."""
+        if self._stream is None:
+            return
+        if self.is_terminal:
+            line = visible_json(line.decode()).encode()
+        self._stream.buffer.write(line + b"\n")
+        self._stream.flush()
+
+    def end_line(self) -> None:
+        """Begin a new line unless one has just begun."""
+        if self._in_line:
+            self.write("\n")
+
+
+class Screen:
+    """Both channels of this process: the answer goes to ``out``, all else to ``err``."""
+
+    def __init__(self) -> None:
+        self.out = Channel(sys.stdout)
+        if not self.out.is_open:
+            raise OSError("standard output is closed: there is nowhere to answer")
+        self.err = Channel(sys.stderr)
+        self._is_shared = self.out.is_terminal and self.err.is_terminal
+
+    def say(self, text: str, style: str = "") -> None:
+        """Write a piece of the answer."""
+        if text:
+            self.err.end_line()
+        self.out.write(text, style)
+
+    def remark(self, text: str, style: str = "dim") -> None:
+        """Write a piece of what is not the answer."""
+        # Only where both are seen: a file gets the answer's own line ends and no others.
+        if text and self._is_shared:
+            self.out.end_line()
+        self.err.write(text, style)
+
+    def note(self, text: str) -> None:
+        """Write a line of what is not the answer."""
+        self.err.end_line()
+        self.remark(f"{text}\n")
+
+    def end_lines(self) -> None:
+        """Begin a new line on both."""
+        self.out.end_line()
+        self.err.end_line()
+
+
+def _takes_styles(stream: TextIO | None) -> bool:
+    """Whether the terminal has styles (``TERM``) and its owner wants them (``NO_COLOR``)."""
+    from rich.console import Console  # here: a pipe does not pay for the import
+
+    console = Console(file=stream)
+    return console.color_system is not None and not console.no_color
+
+
+def _styled(text: str, style: str) -> str:
+    """The text between the style's escape sequences; each piece is complete in itself, so that the
+    terminal is left as it was wherever the answer ends."""
+    from rich.style import Style
+
+    return Style.parse(style).render(text)

@@ -1,0 +1,159 @@
+"""What a question offers to fill in: quotes, names, numbers, words. Imports ``words`` only."""
+
+from __future__ import annotations
+
+import re
+
+from streamchat.local.words import (
+    is_stop_word,
+    names,
+    numbers,
+    quoted,
+    split_name,
+    stem,
+    stems,
+    words,
+)
+
+__all__ = ["Hints"]
+
+READ_LIMIT = 10_000
+"""Code points of the question in which values are looked for."""
+INSTRUCTION_LENGTH = 60
+"""Code points before a colon that are taken for an instruction ("Extract the order: ...")."""
+
+_ASKED_FOR_WHOLE = stems("question prompt text message code input request body content")
+_SEARCHED = stems("query search keywords")
+_NAMES_A_THING = stems("item product food thing task topic keyword category action kind subject")
+_COMMANDS = stems(
+    """answer call create describe extract fill find generate get give json list make object output
+    parse please print produce reply respond return run schema search send show tell use write"""
+)
+
+
+class Hints:
+    """What a question offers to fill in; each hint is handed out once.
+
+    Args:
+        question: what the user said.
+        ignore: stems that belong to the tool or schema and are no values.
+    """
+
+    def __init__(self, question: str, ignore: frozenset[str] = frozenset()) -> None:
+        self.question = question = question[:READ_LIMIT].strip()
+        ignored = ignore | _COMMANDS
+        instruction, _, told = question.partition(": ")
+        if told and len(instruction) <= INSTRUCTION_LENGTH:
+            question = told
+        self.names = names(question, ignored)
+        self.quoted = quoted(question)
+        self.numbers = numbers(question)
+        taken = stems(" ".join(self.names))
+        self.rest = [
+            word
+            for word in words(question)
+            if not (is_stop_word(word) or stem(word) in ignored | taken or numbers(word))
+        ]
+
+    def text_for(self, name: str) -> str:
+        """The best text for a property of this name; never empty."""
+        wanted = stems(split_name(name))
+        if self.quoted:
+            return self.quoted.pop(0)
+        if wanted & _SEARCHED and self.names + self.rest:
+            told = stems(" ".join([*self.names, *self.rest]))
+            return " ".join(word for word in self.question.split() if stems(word) & told)
+        if wanted & _ASKED_FOR_WHOLE and self.question:
+            return self.question
+        pools = [self.rest, self.names] if wanted & _NAMES_A_THING else [self.names, self.rest]
+        for pool in pools:
+            if pool:
+                return pool.pop(0)
+        return split_name(name).strip() or "text"
+
+    def number_beside(self, name: str) -> int | float | None:
+        """The number beside the property's own name ("3 days" for ``days``), or ``None``."""
+        for word in words(split_name(name)):
+            said, root = re.escape(word), re.escape(stem(word))
+            places = [rf"\b{said}\s*(?:is|=|:)\s*(\S{{1,20}})"]
+            if len(word) > 2:
+                places += [rf"(?<!\S)(\S{{1,20}})\s{root}", rf"\b{said}\s(?:of |to )?(\S{{1,20}})"]
+            for place in places:
+                near = re.search(place, self.question, re.IGNORECASE)
+                found = numbers(near.group(1)) if near else []
+                if found:
+                    return found[0]
+        return None
+
+    def number_for(self, name: str) -> int | float | None:
+        """The number beside the name, else the next one; ``None`` when there are no more."""
+        value = self.number_beside(name)
+        if value is None:
+            return self.numbers.pop(0) if self.numbers else None
+        if value in self.numbers:
+            self.numbers.remove(value)
+        return value
+
+    def mentions(self, value: object) -> bool:
+        """Whether the question says this value."""
+        text = re.escape(split_name(str(value)).casefold())
+        said = split_name(self.question).casefold()
+        return bool(text) and re.search(rf"(?<!\w){text}(?!\w)", said) is not None
+
+    def said_of(self, name: str) -> str | None:
+        """What follows the property's name ("color: red", "color=red"), or ``None``."""
+        pattern = rf"\b{re.escape(split_name(name))}\s*[:=]\s*([^\s,;]+)"
+        found = re.search(pattern, self.question, re.IGNORECASE)
+        return found.group(1) if found else None
+
+    def denies(self, name: str) -> bool:
+        """Whether the name stands behind a *no* ("without sugar")."""
+        denied = rf"\b(?:no|not|without|don't)\s(?:\w{{1,20}}\s)?{re.escape(split_name(name))}"
+        return re.search(denied, self.question, re.IGNORECASE) is not None
+
+    def in_format(self, stated: object, name: str) -> str | None:
+        """What the question has in a JSON Schema ``format``; a property's name may be one."""
+        last = (split_name(name).split() or [""])[-1].casefold()
+        kind = stated if isinstance(stated, str) else _FORMAT_OF_NAME.get(last, last)
+        if kind not in _FORMATS:
+            return None
+        found = re.search(_FORMATS[kind][0], self.question)
+        return found.group() if found else None
+
+    def example_of(self, stated: object) -> str | None:
+        """A fixed text in a JSON Schema ``format``; ``None`` for other formats."""
+        return _FORMATS[stated][1] if isinstance(stated, str) and stated in _FORMATS else None
+
+
+_MONTH = r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}"
+_ISO_DAY = r"\b\d{4}-\d{2}-\d{2}\b"
+_DAY = r"\b\d{1,2}(?:st|nd|rd|th)?"
+_TIME = r"\d{2}:\d{2}:\d{2}(?:Z|[+-]\d{2}:\d{2})"
+_FORMATS = {
+    "date": (_ISO_DAY, "2026-01-01"),
+    "date-time": (rf"\b\d{{4}}-\d{{2}}-\d{{2}}T{_TIME}", "2026-01-01T12:00:00Z"),
+    "time": (rf"\b{_TIME}", "12:00:00Z"),
+    "email": (r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}", "someone@example.com"),
+    "uri": (r"https?://[^\s\"'<>]+", "https://example.com/"),
+    "uuid": (
+        r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b",
+        "00000000-0000-4000-8000-000000000000",
+    ),
+    "hostname": (r"\b[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b", "example.com"),
+    "ipv4": (r"\b\d{1,3}(?:\.\d{1,3}){3}\b", "192.0.2.1"),
+    "spoken date": (
+        rf"{_ISO_DAY}|{_DAY}(?: of)? {_MONTH},? \d{{4}}|{_MONTH} {_DAY},? \d{{4}}",
+        "1 January 2026",
+    ),
+    "file": (r"[\w./-]{1,200}\.[A-Za-z]\w{0,4}\b", "file.txt"),
+}
+"""How each format is found in a question, and an example of it."""
+_FORMAT_OF_NAME = {
+    "date": "spoken date",
+    "day": "spoken date",
+    "url": "uri",
+    "link": "uri",
+    "path": "file",
+    "filename": "file",
+}
+"""Property names that tell a format; others are formats by themselves, such as ``email``."""

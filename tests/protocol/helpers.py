@@ -1,0 +1,160 @@
+"""What the tests of the pure core share: where fixtures are, how to cut bytes, two ways to read."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from streamchat.protocol import Accumulator, ChatResponse, EventReader, FrameDecoder, decode_event
+from streamchat.protocol.errors import DecodeError, GenerationError
+from streamchat.protocol.events import (
+    CitationEnd,
+    CitationStart,
+    ContentEnd,
+    Event,
+    MessageEnd,
+    ToolCallEnd,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data"
+SHARED = ROOT.parent / "shared"
+FUZZ = int(os.environ.get("STREAMCHAT_FUZZ", "1"))
+"""Times as many examples as usual, and other ones each time; 1 in CI: the same ones each time."""
+
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the recordings and cases of ../shared are not here"
+)
+
+
+def examples(count: int) -> settings:
+    """Hypothesis settings: so many examples, the same ones each time, no clock."""
+    return settings(
+        max_examples=count * FUZZ,
+        derandomize=FUZZ == 1,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+# --- cutting -------------------------------------------------------------------------------------
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    """Pieces of ``size`` bytes."""
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def cut_at(data: bytes, positions: Iterable[int]) -> list[bytes]:
+    """Pieces between these positions, in any order; the same one twice gives an empty piece."""
+    edges = [0, *sorted(position % (len(data) + 1) for position in positions), len(data)]
+    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+def cut_randomly(data: bytes, seed: int) -> list[bytes]:
+    """Pieces of random sizes, a few of them empty."""
+    draw = random.Random(seed)
+    return cut_at(data, [draw.randint(0, len(data)) for _ in range(draw.randint(1, 40))])
+
+
+def cut_per_event(data: bytes) -> list[bytes]:
+    """One piece an event, as a server that flushes after each would send it."""
+    blocks = data.split(b"\n\n")
+    return [block + b"\n\n" for block in blocks[:-1]] + blocks[-1:]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def whole(event: Event) -> tuple[Any, ...]:
+    """An event with what the accumulator added, which equality leaves out."""
+    added: tuple[Any, ...] = ()
+    match event:
+        case ContentEnd():
+            added = (event.content,)
+        case ToolCallEnd():
+            added = (event.tool_call,)
+        case CitationStart():
+            added = (event.block,)
+        case CitationEnd():
+            added = (event.citation, event.block)
+        case MessageEnd():
+            added = (event.response,)
+        case _:
+            pass
+    return (event, *added)
+
+
+def blocks_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    decoder = FrameDecoder()
+    for chunk in chunks:
+        yield from decoder.split(chunk)
+
+
+class FullPath:
+    """The straightforward reader: decoder, codec and accumulator called one after the other."""
+
+    def __init__(self) -> None:
+        self.decoder = FrameDecoder()
+        self.accumulator = Accumulator()
+        self.end: MessageEnd | None = None
+        self.terminated = False
+        self.has_events = False
+        self.has_text = False
+
+    def read(self, block: bytes) -> Event | None:
+        if self.end is not None or self.terminated:
+            return None
+        frame = self.decoder.parse(block)
+        if frame is None:
+            return None
+        event = decode_event(frame)
+        if event is None:
+            self.terminated = True
+            return None
+        try:
+            event = self.accumulator.add(event)
+        except DecodeError as error:
+            error.payload = frame.data
+            raise
+        self.has_events = True
+        self.has_text = self.has_text or (event.type == "content-delta" and bool(event.text))
+        if isinstance(event, MessageEnd):
+            self.end = event
+        return event
+
+    @property
+    def snapshot(self) -> ChatResponse:
+        return self.accumulator.snapshot()
+
+
+def outcome(reader: FullPath | EventReader, block: bytes) -> tuple[Any, ...]:
+    """What reading a block did, comparable: an event in full, nothing, or an error's facts."""
+    try:
+        event = reader.read(block)
+    except DecodeError as error:
+        return ("DecodeError", error.reason, error.event_type, error.path, error.payload)
+    except GenerationError as error:
+        return ("GenerationError", error.finish_reason, error.error, error.error_type)
+    return ("nothing",) if event is None else whole(event)
+
+
+def read_all(
+    chunks: Iterable[bytes], *, fast: bool
+) -> tuple[list[tuple[Any, ...]], ChatResponse, bool]:
+    """Every event in full, the answer, and whether the terminator came."""
+    reader = EventReader() if fast else FullPath()
+    outcomes = [outcome(reader, block) for block in blocks_of(chunks)]
+    return [item for item in outcomes if item != ("nothing",)], reader.snapshot, reader.terminated
+
+
+def events_of(data: bytes) -> list[Event]:
+    """The events of a whole stream."""
+    return [item[0] for item in read_all([data], fast=False)[0]]

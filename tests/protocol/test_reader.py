@@ -1,0 +1,393 @@
+"""The fast lane reads what the full path reads, on every block that tries to tell them apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamchat.protocol import EventReader, encode_event, encode_frame
+from streamchat.protocol import reader as reader_module
+from streamchat.protocol.errors import DecodeError, GenerationError
+from streamchat.protocol.events import (
+    ContentDelta,
+    ContentStart,
+    Event,
+    MessageEnd,
+    MessageStart,
+    ToolCallDelta,
+    ToolCallStart,
+    ToolPlanDelta,
+)
+from streamchat.protocol.messages import LogprobItem, ToolCall, ToolCallFunction
+
+from .helpers import FullPath, cut_at, examples, outcome, read_all
+from .strategies import events as any_event
+
+# --- blocks --------------------------------------------------------------------------------------
+
+TEMPLATES: dict[str, tuple[bytes, bytes]] = {}
+"""Kind and index to the bytes before and after the string of such a delta, without the quotes."""
+for number in (0, 1, 63, 64, -1):
+    TEMPLATES |= {
+        f"text {number}": (
+            b'event: content-delta\ndata: {"type":"content-delta","index":%d,"delta":{"message":'
+            b'{"content":{"text":' % number,
+            b"}}}}",
+        ),
+        f"thinking {number}": (
+            b'event: content-delta\ndata: {"type":"content-delta","index":%d,"delta":{"message":'
+            b'{"content":{"thinking":' % number,
+            b"}}}}",
+        ),
+        f"arguments {number}": (
+            b'event: tool-call-delta\ndata: {"type":"tool-call-delta","index":%d,"delta":'
+            b'{"message":{"tool_calls":{"function":{"arguments":' % number,
+            b"}}}}}",
+        ),
+    }
+TEMPLATES["plan"] = (
+    b'event: tool-plan-delta\ndata: {"type":"tool-plan-delta","delta":{"message":{"tool_plan":',
+    b"}}}",
+)
+LANES = ["text 0", "text 1", "thinking 0", "thinking 1", "arguments 0", "arguments 1", "plan"]
+
+STRING_PIECES = [
+    *(b"a", b" the", b".", b"", b"\xc3\xa9", "東".encode(), "🚢".encode(), b"[DONE]"),
+    *(b'\\"', b"\\\\", b"\\n", b"\\u00e9", b"\\/", b"\\u2028", b"\\u0000", b"\\ud83d\\ude00"),
+    *(b"\\ud83d", b"\\ude00", b"\\uD83D", b"\\uDE00", b"\\udc00\\ud800"),
+    *(b'"', b"\\", b"\\u12", b"\\q", b"\n", b"\r", b"\x01", b"\t", b"\x7f", b"\xff", b"\xe2\x82"),
+    *(b"\xed\xa0\xbd", b"\xed\xb8\x80", b"}}}}", b'"}}}}', b'"}}}', b'"}}}}}', b"{", b'","x":"'),
+    *(b"\nid: 7", b"\nevent: x", b"\n: c", b"\ndata: ", b'"}}}}\ndata: ', b'","thinking":"y'),
+]
+STARTS = [
+    MessageStart("m"),
+    ContentStart(0),
+    ContentStart(1, "thinking"),
+    ContentStart(1),
+    ContentStart(0, "text", "x"),
+    ToolCallStart(ToolCall("c", ToolCallFunction("f", "")), 0),
+    ToolCallStart(ToolCall("d", ToolCallFunction("g", "{")), 1),
+]
+
+
+def block_of(event: Event) -> bytes:
+    return encode_frame(encode_event(event)).removesuffix(b"\n\n")
+
+
+OTHER_BLOCKS = [
+    *map(block_of, STARTS),
+    b'event: content-end\ndata: {"type":"content-end","index":0}',
+    b'event: tool-call-end\ndata: {"type":"tool-call-end","index":0}',
+    b'event: citation-start\ndata: {"type":"citation-start","index":0,"delta":{"message":'
+    b'{"citations":{"start":0,"end":1,"text":"a"}}}}',
+    b'event: citation-end\ndata: {"type":"citation-end","index":0}',
+    b'event: message-end\ndata: {"type":"message-end","delta":{"finish_reason":"COMPLETE"}}',
+    b'event: future\ndata: {"type":"future","n":1}',
+    b'event: tool-call-start\ndata: {"type":"tool-call-start","index":0,"delta":{"message":'
+    b'{"tool_calls":{"id":"c","function":{"name":"f","arguments":"\\ud83d"}}}}}',
+    b'event: content-start\ndata: {"type":"content-start","index":0,"delta":{"message":{"content":'
+    b'{"type":"text","text":"\\ud83d"}}}}',
+    b"data: [DONE]",
+    b'event: error\ndata: {"message":"no"}',
+    b": keep-alive",
+    b"id: 7",
+    b"",
+    b"data: nonsense",
+]
+
+
+@st.composite
+def delta_blocks(draw: st.DrawFn, favourite: str) -> bytes:
+    """A delta block, usually of the favourite lane and usually as our encoder writes it."""
+    name = draw(st.sampled_from([favourite] * 6 + LANES + list(TEMPLATES)))
+    before, after = TEMPLATES[name]
+    if draw(st.integers(0, 3)) == 0:
+        middle = b"".join(draw(st.lists(st.sampled_from(STRING_PIECES), max_size=4)))
+    else:
+        middle = draw(st.sampled_from([b"a", b" b", b"\\n", "é".encode(), b'\\"']))
+    block = before + b'"' + middle + b'"' + after
+    match draw(st.integers(0, 40)):
+        case 0:
+            block = b"id: 9\n" + block
+        case 1:
+            block = block + b"\nid: 9"
+        case 2:
+            block = block.partition(b"\n")[2]  # no event line
+        case 3:
+            block = block.replace(b'":', b'": ').replace(b",", b", ")
+        case 4:
+            block = block.replace(b"data: ", b"data:", 1)
+        case 5:
+            block = b"\n" + block
+        case 6:
+            position = draw(st.integers(0, len(block)))
+            block = block[:position] + draw(st.binary(max_size=2)) + block[position + 1 :]
+        case 7:
+            block = before + draw(st.sampled_from([b'"', b"", b"null", b"7", b"[]"])) + after
+        case 8:
+            block = block.replace(b'"index":0,', b"").replace(b'"index":1,', b'"index":1.0,')
+        case 9:
+            block = block.replace(b'{"type"', b'{"logprobs":{"token_ids":[1]},"type"', 1)
+        case 10:
+            block = block.replace(b"\n", b"\n: c\n")
+        case 11:
+            block = block.replace(b"event: c", b"event: error\nx: c", 1)
+        case _:
+            pass
+    return block
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    favourite = draw(st.sampled_from(LANES))
+    deltas = delta_blocks(favourite)
+    blocks = [block_of(event) for event in STARTS[:1]] if draw(st.booleans()) else []
+    if favourite.startswith("arguments"):
+        blocks += map(block_of, STARTS[5:])
+    blocks += draw(
+        st.lists(
+            st.one_of(deltas, deltas, deltas, deltas, st.sampled_from(OTHER_BLOCKS)),
+            min_size=3,
+            max_size=14,
+        )
+    )
+    return blocks
+
+
+def state(reader: EventReader | FullPath) -> tuple[Any, ...]:
+    return (reader.snapshot, reader.end, reader.terminated, reader.has_events, reader.has_text)
+
+
+@examples(3000)
+@given(streams())
+def test_the_lane_is_never_noticed(blocks: list[bytes]) -> None:
+    """On any blocks: the same events and errors, one by one, and the same answer at the end."""
+    fast, full = EventReader(), FullPath()
+    for block in blocks:
+        assert outcome(full, block) == outcome(fast, block)
+    assert state(full) == state(fast)
+
+
+@examples(400)
+@given(streams())
+def test_the_answer_is_the_same_after_every_block(blocks: list[bytes]) -> None:
+    """The snapshot in between is the same too: text of the lane is not held back."""
+    fast, full = EventReader(), FullPath()
+    for block in blocks:
+        outcome(full, block)
+        outcome(fast, block)
+        assert state(full) == state(fast)
+
+
+@examples(400)
+@given(streams(), st.lists(st.integers(0, 3000), max_size=10))
+def test_bytes_may_come_in_any_pieces(blocks: list[bytes], positions: list[int]) -> None:
+    """Both ways agree on a stream of bytes, whatever its blocks and its chunks."""
+    chunks = cut_at(b"\n\n".join(blocks) + b"\n\n", positions)
+    assert read_all(chunks, fast=False) == read_all(chunks, fast=True)
+
+
+@examples(400)
+@given(st.lists(any_event, max_size=12))
+def test_any_events_are_read_alike(events: list[Event]) -> None:
+    """Streams in no sensible order are read alike, with their errors."""
+    blocks = [block_of(event) for event in events]
+    fast, full = EventReader(), FullPath()
+    assert [outcome(full, block) for block in blocks] == [outcome(fast, block) for block in blocks]
+    assert state(full) == state(fast)
+
+
+# --- what the lane is for ------------------------------------------------------------------------
+
+
+def full_reads(monkeypatch: pytest.MonkeyPatch, blocks: list[bytes]) -> list[int]:
+    """The positions of the blocks that took the full way."""
+    decoded: list[int] = []
+    position = 0
+    original = reader_module.decode_event
+
+    def noting(frame: Any) -> Any:
+        decoded.append(position)
+        return original(frame)
+
+    monkeypatch.setattr(reader_module, "decode_event", noting)
+    reader = EventReader()
+    for position, block in enumerate(blocks):
+        reader.read(block)
+    return decoded
+
+
+CALL = ToolCallStart(ToolCall("c", ToolCallFunction("f", "")), 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "delta"),
+    [
+        (ContentStart(), ContentDelta("é")),
+        (ContentStart(1), ContentDelta("x", 1)),
+        (ContentStart(63), ContentDelta("x", 63)),
+        (ContentStart(0, "thinking"), ContentDelta("", 0, "x", "thinking")),
+        (ContentStart(2, "thinking"), ContentDelta("", 2, '"x"', "thinking")),
+        (MessageStart(), ToolPlanDelta("x")),
+        (ToolCallStart(CALL.tool_call), ToolCallDelta('{"')),
+        (CALL, ToolCallDelta("\\", 1)),
+    ],
+)
+def test_all_deltas_but_the_first_take_the_lane(
+    monkeypatch: pytest.MonkeyPatch, first: Event, delta: Event
+) -> None:
+    """Deltas of every kind are read fast from the second one on: the lane is really taken."""
+    blocks = [block_of(first)] + [block_of(delta)] * 5
+    assert [0, 1] == full_reads(monkeypatch, blocks)
+
+
+def test_other_events_leave_the_lane_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A citation or a comment between two deltas does not cost the lane."""
+    delta = block_of(ContentDelta("x"))
+    blocks = [delta, delta, OTHER_BLOCKS[9], OTHER_BLOCKS[10], b": c", delta, delta]
+    assert [0, 2, 3] == full_reads(monkeypatch, blocks)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        ContentDelta("x", 64),
+        ContentDelta("x", -1),
+        ContentDelta(""),
+        ContentDelta("x", logprobs=LogprobItem([1])),
+    ],
+)
+def test_some_deltas_have_no_lane(monkeypatch: pytest.MonkeyPatch, delta: Event) -> None:
+    """Indices that a server could make up without end, empty and annotated deltas go the full way."""
+    assert [0, 1, 2] == full_reads(monkeypatch, [block_of(delta)] * 3)
+
+
+def test_lanes_are_a_bounded_number() -> None:
+    """A server that counts up its indices does not make us keep something for each."""
+    for index in range(0, 2000):
+        reader = EventReader()
+        for _ in range(2):
+            reader.read(block_of(ContentDelta("x", index)))
+    assert reader_module._lane.cache_info().currsize <= 4 * 64
+
+
+def test_another_spelling_is_read_the_full_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spaces after the colons cost the lane, not the text."""
+    blocks = [block_of(ContentDelta("x")).replace(b":{", b": {")] * 4
+    assert [0, 1, 2, 3] == full_reads(monkeypatch, blocks)
+
+
+def test_half_an_emoji_is_not_overtaken_by_the_lane() -> None:
+    """While one half waits for the other, following text must not be appended before it."""
+    before, after = TEMPLATES["text 0"]
+    reader = EventReader()
+    texts = []
+    for piece in (b"a", b"b\\ud83d", b"c", b"d", b"\\ud83d", b"\\ude00"):
+        event = reader.read(before + b'"' + piece + b'"' + after)
+        assert isinstance(event, ContentDelta)
+        texts.append(event.text)
+    assert ["a", "b", "\ufffdc", "d", "", "\U0001f600"] == texts
+    assert "ab\ufffdcd\U0001f600" == reader.snapshot.text
+
+
+def test_text_that_ends_in_half_an_emoji_is_text() -> None:
+    """``has_text`` counts what was delivered, also from a delta that was repaired."""
+    before, after = TEMPLATES["text 0"]
+    reader = EventReader()
+    reader.read(before + b'"\\ud83d"' + after)
+    assert not reader.has_text
+    reader.read(before + b'"a\\ud83d"' + after)
+    assert reader.has_text
+
+
+# --- the ends ------------------------------------------------------------------------------------
+
+END = block_of(MessageEnd("COMPLETE"))
+
+
+def test_after_message_end_nothing_is_decoded() -> None:
+    """Not even nonsense after the end is an error: the answer is complete."""
+    reader = EventReader()
+    reader.read(block_of(ContentDelta("x")))
+    assert reader.read(END) is reader.end
+    for block in (block_of(ContentDelta("y")), b"data: nonsense", END, b"data: [DONE]"):
+        assert reader.read(block) is None
+    assert "x" == reader.snapshot.text
+
+
+def test_the_terminator_alone_is_no_end() -> None:
+    """``[DONE]`` without message-end is noted, and ends what is decoded: the answer is cut off."""
+    reader = EventReader()
+    reader.read(block_of(ContentDelta("x")))
+    assert reader.read(b"data: [DONE]") is None
+    assert (True, None) == (reader.terminated, reader.end)
+    assert reader.read(block_of(ContentDelta("y"))) is None
+    assert (None, "x") == (reader.snapshot.finish_reason, reader.snapshot.text)
+
+
+def test_an_event_that_contradicts_has_its_payload() -> None:
+    """The accumulator's error gets the data of the event, so that it can be looked at."""
+    reader = EventReader()
+    block = block_of(ToolCallDelta("x", 5))
+    with pytest.raises(DecodeError, match="tool call 5 never started") as caught:
+        reader.read(block)
+    assert caught.value.payload == block.partition(b"data: ")[2]
+    assert ("tool-call-delta", "$.index") == (caught.value.event_type, caught.value.path)
+    assert caught.value.__context__ is None is caught.value.__cause__
+
+
+def test_an_error_event_is_raised_from_the_reader() -> None:
+    """A stray error in the middle is the stream's failure."""
+    reader = EventReader()
+    reader.read(block_of(ContentDelta("x")))
+    with pytest.raises(GenerationError, match="no"):
+        reader.read(b'event: error\ndata: {"message":"no"}')
+    assert "x" == reader.snapshot.text
+
+
+def test_the_limit_is_reported_after_the_blocks_before_it() -> None:
+    """``split`` gives what was complete, then ``too_large`` is set."""
+    reader = EventReader(max_bytes=200)
+    assert reader.too_large is None
+    (block,) = reader.split(block_of(ContentDelta("x")) + b"\n\n" + b"y" * 201)
+    assert ContentDelta("x") == reader.read(block)
+    assert reader.too_large is not None
+    assert 200 == reader.too_large.limit
+
+
+@pytest.mark.parametrize(
+    ("expected", "blocks"),
+    [
+        (False, []),
+        (False, [b": keep-alive", b"", b"id: 7", b": data: x", b"event: x"]),
+        (True, [b": keep-alive", b"data: x"]),
+        (True, [b"event: x\ndata:"]),
+        (True, [b"\ndata: x"]),
+    ],
+)
+def test_comments_are_no_events(expected: bool, blocks: list[bytes]) -> None:
+    """What feeds the idle timer is data; comments and ids do not."""
+    assert expected is EventReader.holds_event(blocks)
+
+
+def test_raw_frames_are_given_as_they_are() -> None:
+    """``read_frame`` hands on every frame undecoded, and looks for the end alone."""
+    reader = EventReader()
+    blocks = [b"data: nonsense", b": c", b'data: {"a":"\\"message-end\\""}', END, b"data: [DONE]"]
+    frames = [reader.read_frame(block) for block in blocks]
+    data = [frame and frame.data for frame in frames]
+    assert [b"nonsense", None, b'{"a":"\\"message-end\\""}', END.partition(b"data: ")[2], b"[DONE]"] == data
+    assert reader.end == MessageEnd("COMPLETE")
+    assert reader.terminated
+
+
+def test_the_end_is_found_without_an_event_line() -> None:
+    """A message-end frame whose event line is missing is still the end; a citation of it is not."""
+    reader = EventReader()
+    reader.read_frame(b'data: {"type":"future","name":"message-end"}')
+    assert reader.end is None
+    reader.read_frame(END.partition(b"\n")[2])
+    assert reader.end is not None

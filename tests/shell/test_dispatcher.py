@@ -1,0 +1,420 @@
+"""Handlers: who hears what, in which order, and what their failures do."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+import pytest
+
+from streamchat import (
+    CitationEnd,
+    ContentDelta,
+    Context,
+    Dispatcher,
+    Event,
+    GenerationError,
+    Handler,
+    MessageEnd,
+    MessageStart,
+    ToolCallEnd,
+    TruncatedStreamError,
+)
+from streamchat.protocol.events import EVENT_CLASSES
+from tests.fakes import Answer, make_stream
+from tests.frames import body, cited, failed, pieces, plain, thinking, tools
+
+
+async def _hear(events: list[Event], *handlers: Dispatcher | Handler, data: Any = None) -> None:
+    await make_stream(Answer(body(events)), handlers=handlers, data=data)
+
+
+@pytest.mark.parametrize("flow", [plain, cited, thinking, tools])
+async def test_each_decorator_hears_its_event_and_no_other(flow: Any) -> None:
+    """on_<wire name> hears exactly the events of that name, in wire order."""
+    dispatcher, heard = Dispatcher(), []
+    for cls in EVENT_CLASSES:
+        name = "on_" + cls.type.replace("-", "_")
+        getattr(dispatcher, name)(lambda event, cls=cls: heard.append((cls, event)))
+    await _hear(flow(), dispatcher)
+    assert [event for _, event in heard] == flow()
+    assert all(type(event) is cls for cls, event in heard)
+
+
+async def test_end_events_carry_what_they_ended() -> None:
+    """The handlers of the README: complete calls, joined citations, the whole answer."""
+    dispatcher, calls, marks, ends = Dispatcher(), [], [], []
+    dispatcher.on_tool_call_end(lambda e: calls.append((e.tool_call.name, e.tool_call.parsed)))
+    dispatcher.on_citation_end(lambda e: marks.append((e.citation.text, e.block)))
+    dispatcher.on_message_end(lambda e: ends.append(e.response))
+    await _hear(tools(), dispatcher)
+    await _hear(cited(), dispatcher)
+    assert calls == [("weather", {"city": "Lima"}), ("clock", {})]
+    assert marks == [("Lions", "Lions")]
+    assert [end.finish_reason for end in ends] == ["TOOL_CALL", "COMPLETE"]
+
+
+async def test_handlers_run_in_registration_order_and_are_awaited_one_by_one() -> None:
+    """Client's dispatcher, handlers=, then the stream's own; included ones at their place."""
+    order: list[str] = []
+
+    def log(name: str) -> Any:
+        async def handler(event: MessageStart) -> None:
+            order.append(f"{name} begins")
+            await asyncio.sleep(1)
+            order.append(f"{name} ends")
+
+        return handler
+
+    first, inner, second = Dispatcher(), Dispatcher(), Dispatcher()
+    first.on_message_start(log("a"))
+    first.include(inner)
+    first.on_event(lambda e: order.append("plain") if e.type == "message-start" else None)
+    second.on_message_start(log("c"))
+    inner.on_message_start(log("b"))
+    stream = make_stream(Answer(body(plain())), handlers=[first, second])
+    stream.on_message_start(log("d"))
+    await stream
+    assert order == [
+        "a begins", "a ends", "b begins", "b ends", "plain",
+        "c begins", "c ends", "d begins", "d ends",
+    ]  # fmt: skip
+
+
+async def test_the_snapshot_is_ahead_of_the_handlers() -> None:
+    """An event is folded in before its handlers run."""
+    dispatcher, seen = Dispatcher(), []
+
+    @dispatcher.on_content_delta
+    async def look(event: ContentDelta, ctx: Context) -> None:
+        seen.append((event.text, ctx.snapshot.text))
+
+    await _hear(plain("a", "b"), dispatcher)
+    assert seen == [("a", "a"), ("b", "ab")]
+
+
+async def test_the_context_brings_stream_request_data_and_index() -> None:
+    """A second parameter is the context; it is one object for the whole stream."""
+    dispatcher, contexts, data = Dispatcher(), [], {"mine": 1}
+    dispatcher.on_event(lambda event, ctx: contexts.append(ctx))
+    stream = make_stream(Answer(body(plain())), handlers=[dispatcher], data=data)
+    await stream
+    context = contexts[0]
+    assert all(other is context for other in contexts)
+    assert context.stream is stream
+    assert (context.data, context.index, context.request.model) == (data, None, "command-test")
+    assert context.data is data
+
+
+async def test_plain_functions_partials_methods_and_callable_objects_are_handlers() -> None:
+    """Whatever can be called with the event will do; what it returns is awaited if it can be."""
+    heard: list[str] = []
+
+    class Recorder:
+        async def __call__(self, event: MessageStart) -> None:
+            heard.append("object")
+
+        def method(self, event: MessageStart, ctx: Context) -> None:
+            heard.append("method")
+
+    async def tagged(tag: str, event: MessageStart) -> None:
+        heard.append(tag)
+
+    def returns_awaitable(event: MessageStart) -> Any:
+        return tagged("awaitable", event)
+
+    def optional(event: MessageStart, extra: str = "optional") -> str:
+        heard.append(extra)
+        return extra
+
+    dispatcher = Dispatcher()
+    for handler in (
+        Recorder(),
+        Recorder().method,
+        functools.partial(tagged, "partial"),
+        returns_awaitable,
+        optional,
+        lambda *args: heard.append(f"{len(args)} argument"),
+    ):
+        dispatcher.on_message_start(handler)
+    await _hear(plain(), dispatcher)
+    assert heard == ["object", "method", "partial", "awaitable", "optional", "1 argument"]
+
+
+async def test_where_filters_and_once_is_once_a_stream() -> None:
+    """where= sees the event; once=True means the first that passes, of each stream."""
+    dispatcher, heard = Dispatcher(), []
+
+    @dispatcher.on_content_delta(where=lambda event: "b" in event.text)
+    async def some(event: ContentDelta) -> None:
+        heard.append(("some", event.text))
+
+    @dispatcher.on_content_delta(once=True)
+    def first(event: ContentDelta) -> None:
+        heard.append(("first", event.text))
+
+    @dispatcher.on_content_delta(where=lambda event: event.text != "a", once=True)
+    async def first_other(event: ContentDelta, ctx: Context) -> None:
+        heard.append(("other", event.text))
+
+    for _ in range(2):
+        heard.clear()
+        await _hear(plain("a", "b", "ab"), dispatcher)
+        assert heard == [("first", "a"), ("some", "b"), ("other", "b"), ("some", "ab")]
+
+
+async def test_on_takes_several_classes() -> None:
+    """on(A, B) hears both."""
+    dispatcher, heard = Dispatcher(), []
+    dispatcher.on(ToolCallEnd, CitationEnd, MessageEnd)(lambda event: heard.append(event.type))
+    await _hear(tools(), dispatcher)
+    assert heard == ["tool-call-end", "tool-call-end", "message-end"]
+
+
+async def test_what_is_registered_when_a_stream_starts_is_what_it_uses() -> None:
+    """Registering or including during a stream concerns the next one."""
+    dispatcher, late, heard = Dispatcher(), Dispatcher(), []
+    late.on_content_delta(lambda event: heard.append(event.text))
+
+    @dispatcher.on_message_start(once=True)
+    def register(event: MessageStart) -> None:
+        dispatcher.include(late)
+
+    await _hear(plain("a"), dispatcher)
+    assert heard == []
+    await _hear(plain("b"), dispatcher)
+    assert heard == ["b"]
+
+
+async def test_one_dispatcher_serves_many_streams_at_once() -> None:
+    """Handlers have no lifetime: the context tells the streams apart."""
+    dispatcher = Dispatcher()
+
+    @dispatcher.on_content_delta
+    async def collect(event: ContentDelta, ctx: Context) -> None:
+        await asyncio.sleep(1)
+        ctx.data.append(event.text)
+
+    boxes: list[list[str]] = [[], [], []]
+    await asyncio.gather(*(_hear(plain(*"xyz"), dispatcher, data=box) for box in boxes))
+    assert boxes == [["x", "y", "z"]] * 3
+
+
+# --- class style ---------------------------------------------------------------------------------
+
+
+class Ui(Handler):
+    """A handler class with state of its own."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def on_message_start(self, event: MessageStart) -> None:
+        self.log.append("start")
+
+    def on_content_delta(self, event: ContentDelta, ctx: Context) -> None:
+        self.log.append(ctx.snapshot.text)
+
+    def on_error(self, error: Exception) -> None:
+        self.log.append(type(error).__name__)
+
+
+class LoudUi(Ui):
+    """A subclass adds and overrides."""
+
+    async def on_message_start(self, event: MessageStart) -> None:
+        self.log.append("START")
+
+    def on_message_end(self, event: MessageEnd) -> None:
+        self.log.append("end")
+
+
+async def test_a_handler_class_hears_what_it_defines() -> None:
+    """Methods by the decorators' names; inherited and overridden ones too."""
+    ui, loud = Ui(), LoudUi()
+    await _hear(plain("a", "b"), ui, loud)
+    assert ui.log == ["start", "a", "ab"]
+    assert loud.log == ["START", "a", "ab", "end"]
+
+
+async def test_a_handler_class_hears_failures() -> None:
+    """on_error of a class sees every exception."""
+    ui = Ui()
+    with pytest.raises(TruncatedStreamError):
+        await make_stream(Answer(*pieces(plain("a"))[:3]), handlers=[ui])
+    assert ui.log == ["start", "a", "TruncatedStreamError"]
+
+
+def test_a_method_that_is_no_event_is_refused_at_class_definition() -> None:
+    """A typo is a TypeError that suggests the right name."""
+    with pytest.raises(TypeError, match=r"Bad.on_contnt_delta .* did you mean on_content_delta\?"):
+
+        class Bad(Handler):
+            def on_contnt_delta(self, event: ContentDelta) -> None: ...
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+def _no_parameters() -> None: ...
+def _three(a: Any, b: Any, c: Any) -> None: ...
+def _keyword(event: Any, *, key: str) -> None: ...
+
+
+@pytest.mark.parametrize("function", [_no_parameters, _three, _keyword, "no function"])
+def test_a_handler_of_the_wrong_shape_is_refused_at_registration(function: Any) -> None:
+    """Wrong arity is a TypeError that names the handler, before anything is streamed."""
+    with pytest.raises(TypeError, match="handler"):
+        Dispatcher().on(ContentDelta)(function)
+
+
+@pytest.mark.parametrize("types", [(), (int,), ("content-delta",)])
+def test_on_refuses_what_is_no_event_class(types: Any) -> None:
+    """on() without or with other classes is a TypeError."""
+    with pytest.raises(TypeError, match="event class"):
+        Dispatcher().on(*types)
+
+
+def test_on_error_refuses_what_is_no_exception_class() -> None:
+    """`@x.on_error` without parentheses is the likely mistake."""
+    with pytest.raises(TypeError, match="exception classes"):
+        Dispatcher().on_error(lambda error: None)  # type: ignore[type-var]
+
+
+def test_where_must_be_a_plain_function() -> None:
+    """A filter is not awaited, so an asynchronous one is refused."""
+
+    async def later(event: Any) -> bool:
+        return True
+
+    with pytest.raises(TypeError, match="where="):
+        Dispatcher().on_event(where=later)(print)  # type: ignore[arg-type]
+
+
+def test_a_dispatcher_cannot_include_itself() -> None:
+    """Neither directly nor through another."""
+    outer, inner = Dispatcher(), Dispatcher()
+    outer.include(inner)
+    for other in (inner, outer):
+        with pytest.raises(ValueError, match="include itself"):
+            inner.include(outer) if other is inner else outer.include(outer)
+
+
+async def test_handlers_must_be_instances() -> None:
+    """The class instead of an instance is refused by name."""
+    with pytest.raises(TypeError, match="pass an instance"):
+        make_stream(Answer(), handlers=[Ui])  # type: ignore[list-item]
+
+
+# --- failures of handlers ------------------------------------------------------------------------
+
+
+async def test_a_raising_handler_stops_the_stream_unwrapped_with_a_note() -> None:
+    """Its own exception, a note with its name and the event, the connection closed."""
+    dispatcher, answer, heard = Dispatcher(), Answer(body(plain())), []
+    error = RuntimeError("mine")
+
+    @dispatcher.on_content_delta
+    async def broken(event: ContentDelta) -> None:
+        raise error
+
+    dispatcher.on_content_delta(heard.append)
+    with pytest.raises(RuntimeError) as caught:
+        await make_stream(answer, handlers=[dispatcher])
+    assert caught.value is error
+    assert "broken for a content-delta event" in caught.value.__notes__[0]
+    assert answer.closed
+    assert heard == []
+
+
+@pytest.mark.parametrize("result", [True, False, None, 1])
+async def test_on_error_recovers_a_handlers_failure_by_returning_true(result: Any) -> None:
+    """Only True: the next handler runs and the stream goes on; anything else raises."""
+    dispatcher, heard, errors = Dispatcher(), [], []
+
+    @dispatcher.on_content_delta
+    def broken(event: ContentDelta) -> None:
+        raise ValueError(event.text)
+
+    dispatcher.on_content_delta(lambda event: heard.append(event.text))
+
+    @dispatcher.on_error(KeyError)
+    def other(error: KeyError) -> bool:
+        raise AssertionError("not for me")
+
+    @dispatcher.on_error(ValueError)
+    async def judge(error: ValueError, ctx: Context) -> Any:
+        errors.append((str(error), ctx.snapshot.text))
+        return result
+
+    if result is True:
+        await _hear(plain("a", "b"), dispatcher)
+        assert (heard, errors) == (["a", "b"], [("a", "a"), ("b", "ab")])
+    else:
+        with pytest.raises(ValueError, match="a"):
+            await _hear(plain("a", "b"), dispatcher)
+        assert (heard, errors) == ([], [("a", "a")])
+
+
+async def test_on_error_sees_the_streams_failure_which_is_raised_all_the_same() -> None:
+    """True does not hide that the answer failed; it is told once."""
+    dispatcher, seen = Dispatcher(), []
+
+    @dispatcher.on_error(GenerationError)
+    def note(error: GenerationError) -> bool:
+        seen.append(error)
+        return True
+
+    with pytest.raises(GenerationError) as caught:
+        await _hear(failed(), dispatcher)
+    assert seen == [caught.value]
+
+
+@pytest.mark.parametrize("cls", [asyncio.CancelledError, KeyboardInterrupt, SystemExit])
+async def test_exits_pass_through_handlers_untouched(cls: type[BaseException]) -> None:
+    """Not on_error's business: the connection is closed and the exception goes on."""
+    dispatcher, answer = Dispatcher(), Answer(body(plain()))
+
+    @dispatcher.on_error()
+    def never(error: Exception) -> bool:
+        raise AssertionError("not for me")
+
+    @dispatcher.on_message_start
+    def leave(event: MessageStart) -> None:
+        raise cls
+
+    stream = make_stream(answer, handlers=[dispatcher])
+    try:
+        await stream
+        outcome: type[BaseException] | None = None
+    except BaseException as error:
+        outcome = type(error)
+    assert outcome is cls
+    assert answer.closed
+
+
+async def test_a_handler_may_close_its_stream_and_start_another() -> None:
+    """aclose() in a handler ends the stream after the event; other streams run inside."""
+    dispatcher, inner_texts = Dispatcher(), []
+
+    @dispatcher.on_content_delta
+    async def enough(event: ContentDelta, ctx: Context) -> None:
+        inner_texts.append((await make_stream(Answer(body(plain("in"))))).text)
+        await ctx.stream.aclose()
+
+    stream = make_stream(Answer(body(plain("a", "b"))), handlers=[dispatcher])
+    seen = [event async for event in stream if isinstance(event, ContentDelta)]
+    assert ([event.text for event in seen], inner_texts) == (["a"], ["in"])
+
+
+async def test_decorators_return_the_function_unchanged() -> None:
+    """So that handlers can be called, tested and registered elsewhere."""
+
+    async def handler(event: Any) -> None: ...
+
+    dispatcher = Dispatcher()
+    assert dispatcher.on_content_delta(handler) is handler
+    assert dispatcher.on_content_delta(once=True)(handler) is handler
+    assert dispatcher.on(MessageEnd)(handler) is handler
+    assert dispatcher.on_error(ValueError)(handler) is handler

@@ -1,0 +1,537 @@
+"""One answer's lifetime: three ways to consume it, and every way it can end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import warnings
+from typing import Any
+
+import pytest
+
+from streamchat import (
+    ConcurrencyError,
+    ConnectError,
+    ContentDelta,
+    DecodeError,
+    Dispatcher,
+    Event,
+    FrameTooLargeError,
+    GenerationError,
+    MessageEnd,
+    RateLimitError,
+    Retry,
+    ServerError,
+    StatusError,
+    StreamChatError,
+    StreamTimeoutError,
+    Timeout,
+    TransportError,
+    TruncatedStreamError,
+    UnexpectedContentTypeError,
+    UnknownEvent,
+)
+from streamchat.policy import RetryBudget
+from tests.fakes import Answer, FakeTransport, make_stream
+from tests.frames import body, cited, failed, pieces, plain, thinking, tools
+from tests.virtual import run_virtual
+
+FLOWS = {"plain": plain, "cited": cited, "thinking": thinking, "tools": tools}
+
+
+# --- three ways to consume -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+async def test_iteration_yields_every_event_in_wire_order(flow: str) -> None:
+    """`async for` yields what was sent, in order, and ends after message-end."""
+    events = FLOWS[flow]()
+    assert [event async for event in make_stream(Answer(*pieces(events)))] == events
+
+
+async def test_awaiting_runs_to_the_end_and_returns_the_answer() -> None:
+    """`await stream` is the whole answer; awaiting again is the same answer."""
+    stream = make_stream(Answer(body(plain())))
+    response = await stream
+    assert (response.text, response.finish_reason) == ("Hello there!", "COMPLETE")
+    assert await stream is response
+
+
+async def test_entering_opens_the_stream_before_anything_is_consumed() -> None:
+    """`async with` sends the request and waits for the first event."""
+    transport = FakeTransport(Answer(body(plain())))
+    stream = make_stream(transport=transport)
+    assert not transport.requests
+    async with stream:
+        assert len(transport.requests) == 1
+        assert (stream.status, stream.request_id, stream.attempts) == (200, "ab" * 16, 1)
+        assert (await stream).text == "Hello there!"
+
+
+async def test_nothing_is_sent_before_the_stream_is_consumed() -> None:
+    """Making a stream, and dropping it, costs nothing and warns of nothing."""
+    transport = FakeTransport(Answer(body(plain())))
+    make_stream(transport=transport)
+    gc.collect()
+    assert not transport.requests
+
+
+async def test_text_and_thinking_are_pieces_of_their_kind_alone() -> None:
+    """text() and thinking() yield non-empty pieces of their own kind."""
+    answer = thinking()
+    assert [p async for p in make_stream(Answer(*pieces(answer))).text()] == ["Four", "."]
+    assert [p async for p in make_stream(Answer(*pieces(answer))).thinking()] == ["Let", " me see"]
+
+
+async def test_frames_are_raw_and_call_no_handlers() -> None:
+    """frames() yields the frames as sent, [DONE] included; nothing is folded or dispatched."""
+    heard: list[Event] = []
+    dispatcher = Dispatcher()
+    dispatcher.on_event(heard.append)
+    stream = make_stream(Answer(body(plain())), handlers=[dispatcher])
+    frames = [frame async for frame in stream.frames()]
+    assert [frame.event for frame in frames] == [event.type for event in plain()] + ["message"]
+    assert (heard, stream.snapshot.text) == ([], "")
+
+
+async def test_frames_of_a_cut_answer_end_with_an_error() -> None:
+    """A body that ends before message-end is an error for raw frames too."""
+    with pytest.raises(TruncatedStreamError):
+        async for _ in make_stream(Answer(*pieces(plain(), done=False)[:-1])).frames():
+            pass
+
+
+async def test_the_snapshot_is_valid_after_every_event() -> None:
+    """snapshot holds exactly what was handed out so far."""
+    stream, text = make_stream(Answer(*pieces(plain("a", "b", "c")))), ""
+    assert stream.snapshot.text == ""
+    async for event in stream:
+        if isinstance(event, ContentDelta):
+            text += event.text
+        assert stream.snapshot.text == text
+        assert (stream.snapshot.finish_reason is None) == (event.type != "message-end")
+
+
+async def test_the_answer_is_handed_out_at_message_end() -> None:
+    """message-end does not wait for [DONE] or for the end of the body."""
+    answer = Answer(body(plain(), done=False), 3600.0)
+    stream = make_stream(answer, timeout=Timeout(idle=None))
+    async for event in stream:
+        if isinstance(event, MessageEnd):
+            assert event.response.text == "Hello there!"
+            assert asyncio.get_running_loop().time() == 0
+    assert answer.drained
+
+
+async def test_timing_tells_when_what_arrived() -> None:
+    """timing is in seconds from the request, and None for what has not happened."""
+    sent = pieces(plain("a", "b"))
+    answer = Answer(1.0, sent[0], 2.0, *sent[1:4], 4.0, *sent[4:], before_headers=0.5)
+    stream = make_stream(answer)
+    assert stream.timing.total is None
+    await stream
+    timing = stream.timing
+    assert (timing.first_byte, timing.first_event, timing.first_text) == (0.5, 1.5, 3.5)
+    assert (timing.longest_gap, timing.total) == (4.0, 7.5)
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+ENDS: dict[str, tuple[Answer, type[StreamChatError]]] = {
+    "clean end": (Answer(*pieces(plain(), done=False)[:4]), TruncatedStreamError),
+    "[DONE] alone": (Answer(*pieces(plain())[:4], b"data: [DONE]\n\n"), TruncatedStreamError),
+    "reset": (Answer(*pieces(plain())[:4], TransportError("reset", kind="reset")), TransportError),
+    "not JSON": (Answer(*pieces(plain())[:4], b"data: {oops\n\n"), DecodeError),
+    "no type": (Answer(*pieces(plain())[:4], b"data: {}\n\n"), DecodeError),
+    "error event": (Answer(*pieces(plain())[:4], b'data: {"message":"no"}\n\n'), GenerationError),
+    "too large": (
+        Answer(*pieces(plain())[:4], b"data: " + b"x" * 1024 * 1024 + b"\n\n"),
+        FrameTooLargeError,
+    ),
+    "idle": (Answer(*pieces(plain())[:4], 61.0), StreamTimeoutError),
+    "pings alone": (Answer(*pieces(plain())[:4], *([20.0, b": ping\n\n"] * 9)), StreamTimeoutError),
+    "one byte at a time": (
+        Answer(*pieces(plain())[:4], *([20.0, b"d"] * 9)),
+        StreamTimeoutError,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_every_early_end_is_an_error_with_the_partial_answer(name: str) -> None:
+    """What arrived is delivered first, then one error of ours carries it; the socket is closed."""
+    template, expected = ENDS[name]
+
+    answer, seen = Answer(*template.steps), []
+    with pytest.raises(expected) as caught:
+        async for event in make_stream(answer):
+            seen.append(event)
+    assert seen == plain()[:4]
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Hello there"
+    assert caught.value.partial.finish_reason is None
+    assert caught.value.attempts == 1
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert answer.closed
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_a_failed_stream_says_so_again_and_yields_nothing_more(name: str) -> None:
+    """Awaiting a failed stream raises the same error; iterating it ends at once."""
+    template, expected = ENDS[name]
+
+    stream = make_stream(Answer(*template.steps))
+    with pytest.raises(expected) as first:
+        await stream
+    assert [event async for event in stream] == []
+    with pytest.raises(expected) as second:
+        await stream
+    assert first.value is second.value
+
+
+async def test_several_events_of_one_chunk_come_out_before_its_error() -> None:
+    """A bad event behind good ones in the same chunk loses none of them."""
+    stream, seen = make_stream(Answer(body(plain())[:-14] + b"data: {oops\n\n")), []
+    with contextlib.suppress(DecodeError):
+        async for event in stream:
+            seen.append(event)
+    assert seen == plain()
+
+
+async def test_a_failed_generation_is_delivered_and_then_raised() -> None:
+    """message-end with ERROR reaches handlers and iterators first."""
+    answer, seen = Answer(body(failed())), []
+    with pytest.raises(GenerationError) as caught:
+        async for event in make_stream(answer):
+            seen.append(event)
+    assert seen == failed()
+    assert caught.value.error_type == "INVALID_TOOL_GENERATION"
+    assert caught.value.partial is not None
+    assert caught.value.partial.tool_plan == "I will"
+    assert caught.value.partial.finish_reason == "ERROR"
+    assert answer.drained
+
+
+async def test_nothing_after_message_end_is_decoded() -> None:
+    """Garbage behind message-end is no error: the answer is complete."""
+    stream = make_stream(Answer(body(plain(), done=False) + b"data: {oops\n\n"))
+    assert (await stream).text == "Hello there!"
+
+
+async def test_unknown_events_are_delivered() -> None:
+    """An event of the future reaches the iterator and on_unknown, and ends nothing."""
+    sent = pieces(plain())
+    sent.insert(2, b'event: x-new\ndata: {"type":"x-new","n":1}\n\n')
+    heard: list[UnknownEvent] = []
+    dispatcher = Dispatcher()
+    dispatcher.on_unknown(heard.append)
+    response = await make_stream(Answer(*sent), handlers=[dispatcher])
+    assert heard == [UnknownEvent("x-new", {"type": "x-new", "n": 1})]
+    assert response.text == "Hello there!"
+
+
+async def test_closing_early_closes_the_connection_and_ends_the_iteration() -> None:
+    """aclose() in the middle is no error for the iterator, but there is no answer to await."""
+    answer = Answer(*pieces(plain()))
+    async with make_stream(answer) as stream:
+        async for event in stream:
+            if event.type == "content-delta":
+                break
+    assert answer.closed
+    assert not answer.drained
+    assert [event async for event in stream] == []
+    with pytest.raises(TransportError, match="closed before the answer was complete"):
+        await stream
+    await stream.aclose()
+
+
+async def test_a_dropped_stream_closes_and_warns() -> None:
+    """A stream that is dropped unfinished closes its connection and names itself."""
+    answer = Answer(*pieces(plain()))
+    stream = make_stream(answer)
+    await anext(stream)
+    with pytest.warns(ResourceWarning, match=r"<ChatStream model='command-test' .* was dropped"):
+        del stream
+    assert answer.closed
+
+
+async def test_a_stream_dropped_after_message_end_is_no_fault() -> None:
+    """Leaving the loop at message-end is fine: the answer was complete."""
+    answer = Answer(body(plain()))
+    stream = make_stream(answer)
+    async for event in stream:
+        if event.type == "message-end":
+            break
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del stream
+    assert answer.closed
+
+
+async def test_two_consumers_are_refused() -> None:
+    """A second task gets ConcurrencyError; the first goes on undisturbed."""
+    stream = make_stream(Answer(*pieces(plain())[:3], 5.0, *pieces(plain())[3:]))
+    first = asyncio.ensure_future(_collect(stream))
+    await asyncio.sleep(1)
+    with pytest.raises(ConcurrencyError):
+        await anext(stream)
+    with pytest.raises(ConcurrencyError):
+        await stream
+    assert await first == plain()
+
+
+async def test_a_handler_cannot_consume_its_own_stream() -> None:
+    """Iterating inside a handler would deadlock; it is refused instead."""
+    stream = make_stream(Answer(body(plain())))
+
+    @stream.on_content_delta
+    async def nested(event: ContentDelta) -> None:
+        await anext(stream)
+
+    with pytest.raises(ConcurrencyError):
+        await stream
+
+
+async def _collect(stream: Any) -> list[Event]:
+    return [event async for event in stream]
+
+
+# --- answers that are none -----------------------------------------------------------------------
+
+STATUSES = {400: "BadRequestError", 401: "AuthenticationError", 402: "PaymentRequiredError"}
+STATUSES |= {403: "PermissionDeniedError", 404: "NotFoundError", 422: "UnprocessableEntityError"}
+STATUSES |= {429: "RateLimitError", 498: "InvalidTokenError", 499: "RequestCancelledError"}
+STATUSES |= {500: "ServerError", 501: "ServerError", 503: "ServerError"}
+STATUSES |= dict.fromkeys((204, 206, 307, 405, 408, 409, 418, 425), "StatusError")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+async def test_every_status_has_its_class_and_keeps_what_the_server_said(status: int) -> None:
+    """A status error has status, message, error_type, request id, headers and body."""
+
+    sent = b'{"id":"1","message":"because","error_type":"KIND"}'
+    answer = Answer(sent, status=status, headers={"content-type": "application/json"})
+    with pytest.raises(StatusError) as caught:
+        await make_stream(answer, retry=Retry(attempts=1))
+    error = caught.value
+    assert type(error).__name__ == STATUSES[status]
+    assert (error.status, error.request_id) == (status, "ab" * 16)
+    assert error.headers["content-type"] == "application/json"
+    assert error.partial is None
+    assert answer.closed
+    if not 300 <= status <= 399:
+        assert (error.message, error.error_type, error.body) == ("because", "KIND", sent)
+        assert f"HTTP {status}: because" in str(error)
+
+
+async def test_a_redirect_names_its_target_without_path() -> None:
+    """Where a redirect leads is told by origin alone; nothing is sent there."""
+    headers = {"location": "https://evil.example/steal?key=1"}
+    with pytest.raises(StatusError, match=r"redirect to https://evil\.example refused") as caught:
+        await make_stream(Answer(status=307, headers=headers))
+    assert "steal" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/json", "", "x bogus"])
+async def test_a_200_that_is_no_event_stream_is_an_error_with_its_body(content_type: str) -> None:
+    """A proxy's page is not parsed as events; its body is kept."""
+
+    page = b"<h1>Sign in to WiFi</h1>"
+    answer = Answer(page, headers={"content-type": content_type})
+    with pytest.raises(UnexpectedContentTypeError, match="Sign in to WiFi") as caught:
+        await make_stream(answer)
+    assert (caught.value.body, caught.value.content_type) == (page, content_type)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/event-stream;charset=windows-1252", "text/event-stream;", "Text/Event-Stream"],
+)
+async def test_parameters_of_the_content_type_do_not_matter(content_type: str) -> None:
+    """WHATWG: the media type decides, parameters and case do not."""
+
+    answer = Answer(body(plain()), headers={"content-type": content_type})
+    assert (await make_stream(answer)).text == "Hello there!"
+
+
+# --- timeouts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "timeout", "phase", "at"),
+    [
+        (Answer(before_headers=500), Timeout(), "first_event", 120),
+        (Answer(500.0), Timeout(), "first_event", 120),
+        (Answer(*[50.0, b": ping\n\n"] * 9), Timeout(), "first_event", 120),
+        (Answer(pieces(plain())[0], 500.0), Timeout(), "idle", 60),
+        (Answer(pieces(plain())[0], 500.0), Timeout(idle=7), "idle", 7),
+        (Answer(pieces(plain())[0], *[50.0, b"x"] * 9), Timeout(), "idle", 60),
+        (
+            Answer(*[p for x in pieces(plain()) for p in (50.0, x)]),
+            Timeout(total=130),
+            "total",
+            130,
+        ),
+        (Answer(before_headers=500), Timeout(total=9), "total", 9),
+        (Answer(500.0), Timeout(first_event=None, total=9), "total", 9),
+    ],
+)
+async def test_each_limit_ends_the_stream_on_time(
+    answer: Answer, timeout: Timeout, phase: str, at: float
+) -> None:
+    """The error names the phase and the limit, and comes exactly when the limit is passed."""
+
+    mine = Answer(*answer.steps, before_headers=answer.before_headers)
+    with pytest.raises(StreamTimeoutError) as caught:
+        await make_stream(mine, timeout=timeout)
+    assert (caught.value.phase, caught.value.seconds) == (phase, getattr(timeout, phase))
+    assert asyncio.get_running_loop().time() == pytest.approx(at)
+    assert isinstance(caught.value, TimeoutError)
+
+
+async def test_a_slow_consumer_is_not_an_idle_server() -> None:
+    """The idle limit does not run while the consumer is the slow one."""
+    sent = pieces(plain("a", "b", "c"))
+    stream = make_stream(Answer(*(x for p in sent for x in (1.0, p))), timeout=Timeout(idle=5))
+    seen = []
+    async for event in stream:
+        seen.append(event)
+        await asyncio.sleep(100)
+    assert seen == plain("a", "b", "c")
+
+
+async def test_no_limit_means_no_limit() -> None:
+    """None switches a limit off."""
+    sent = pieces(plain())
+    stream = make_stream(
+        Answer(1e6, sent[0], 1e6, *sent[1:]), timeout=Timeout(first_event=None, idle=None)
+    )
+    assert (await stream).text == "Hello there!"
+
+
+async def test_a_timeout_of_the_caller_is_the_callers() -> None:
+    """asyncio.timeout around a stream raises the caller's TimeoutError, not ours."""
+    answer = Answer(*pieces(plain())[:3], 50.0)
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(3):
+            await make_stream(answer)
+    assert not isinstance(caught.value, StreamTimeoutError)
+    assert answer.closed
+
+
+# --- retries -------------------------------------------------------------------------------------
+
+
+def _refused() -> ConnectError:
+    return ConnectError("refused", kind="refused")
+
+
+async def test_a_stream_is_opened_again_until_its_first_event() -> None:
+    """Connect faults, 503 and an early end are tried again, with growing pauses."""
+    transport = FakeTransport(
+        _refused(), Answer(status=503), Answer(b": hello\n\n"), Answer(body(plain()))
+    )
+    stream = make_stream(transport=transport, retry=Retry(attempts=4))
+    assert (await stream).text == "Hello there!"
+    assert stream.attempts == 4
+    assert transport.opened_at == [0, 0.5, 1.5, 3.5]
+
+
+async def test_the_same_bytes_are_sent_each_time() -> None:
+    """The body is built once; what the caller does to its messages meanwhile changes nothing."""
+    messages = [{"role": "user", "content": "Hi"}]
+    transport = FakeTransport(_refused(), Answer(body(plain())))
+    stream = make_stream(transport=transport, messages=messages)
+    messages[0]["content"] = "changed"
+    await stream
+    assert len({sent for _, sent in transport.requests}) == 1
+    assert b"changed" not in transport.requests[0][1]
+
+
+async def test_nothing_is_retried_after_the_first_event() -> None:
+    """Half an answer and a second one would be duplicate text."""
+    transport = FakeTransport(
+        Answer(pieces(plain())[0], TransportError("reset", kind="reset")), Answer(body(plain()))
+    )
+    with pytest.raises(TransportError):
+        await make_stream(transport=transport)
+    assert len(transport.requests) == 1
+
+
+async def test_the_last_failure_is_raised_with_the_number_of_tries() -> None:
+    """attempts counts every try, on the stream and on the error."""
+    stream = make_stream(_refused(), Answer(status=429), Answer(status=500))
+    with pytest.raises(ServerError) as caught:
+        await stream
+    assert caught.value.attempts == stream.attempts == 3
+
+
+async def test_a_long_retry_after_is_raised_at_once() -> None:
+    """Longer than max_retry_after: no wait, no earlier try, and the wish is on the error."""
+    with pytest.raises(RateLimitError) as caught:
+        await make_stream(Answer(status=429, headers={"retry-after": "61"}))
+    assert (caught.value.retry_after, asyncio.get_running_loop().time()) == (61, 0)
+
+
+async def test_retry_after_is_honoured() -> None:
+    """The server's wish, plus up to a tenth."""
+    transport = FakeTransport(
+        Answer(status=429, headers={"retry-after": "20"}), Answer(body(plain()))
+    )
+    await make_stream(transport=transport)
+    assert transport.opened_at == [0, 22]
+
+
+async def test_an_empty_budget_stops_retries() -> None:
+    """In an outage the shared budget ends the storm."""
+    with pytest.raises(ConnectError):
+        await make_stream(_refused(), Answer(body(plain())), budget=RetryBudget(tokens=0))
+
+
+async def test_total_is_not_slept_through() -> None:
+    """A pause that would end after `total` is not begun: the failure is raised at once."""
+    with pytest.raises(ConnectError):
+        await make_stream(_refused(), Answer(), timeout=Timeout(total=0.4))
+    assert asyncio.get_running_loop().time() == 0
+
+
+async def test_a_slow_first_event_is_not_retried() -> None:
+    """The server may have begun to work, and a second request would be paid twice."""
+    transport = FakeTransport(Answer(500.0), Answer(body(plain())))
+    with pytest.raises(StreamTimeoutError):
+        await make_stream(transport=transport)
+    assert len(transport.requests) == 1
+
+
+# --- cancellation --------------------------------------------------------------------------------
+
+
+def test_cancelling_at_every_suspension_closes_the_connection() -> None:
+    """Whenever the task is cancelled: CancelledError, connection closed, nothing left."""
+
+    async def scenario(cancel_at: float) -> bool:
+        sent = pieces(cited())
+        answer = Answer(*(x for p in sent for x in (1.0, p)), before_headers=1.0)
+        transport = FakeTransport(_refused(), answer)
+        stream = make_stream(transport=transport, retry=Retry(base=2.0))
+
+        @stream.on_content_delta
+        async def slow(event: ContentDelta) -> None:
+            await asyncio.sleep(1)
+
+        task = asyncio.ensure_future(_collect(stream))
+        await asyncio.sleep(cancel_at)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            assert answer.closed or len(transport.requests) == 1 or not answer.bytes_received
+            assert stream._state == "failed"
+            return True
+        return False
+
+    outcomes = [run_virtual(scenario(moment / 4)) for moment in range(1, 80)]
+    assert outcomes.count(True) > 40
+    assert not outcomes[-1], "the last moments are after the end"
