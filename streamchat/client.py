@@ -75,6 +75,7 @@ class Client(Listeners):
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
+        self._model, self._base_url = model, ""
         api_key = _secret(api_key)
         key = checked_key(api_key)
         self._base_url = _checked_base_url(
@@ -88,7 +89,6 @@ class Client(Listeners):
             raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
         if max_connections < 0:
             raise ValueError("max_connections must be 0 (no limit) or more")
-        self._model = model
         self._timeout = _instance("timeout", timeout, Timeout, Timeout())
         self._retry = _instance("retry", retry, Retry, Retry())
         self._max_event_bytes = max_event_bytes

@@ -16,6 +16,7 @@ from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
     CitationEnd,
     CitationStart,
+    ContentDelta,
     ContentEnd,
     Event,
     MessageEnd,
@@ -125,7 +126,7 @@ class FullPath:
             error.payload = frame.data
             raise
         self.has_events = True
-        self.has_text = self.has_text or (event.type == "content-delta" and bool(event.text))
+        self.has_text = self.has_text or (isinstance(event, ContentDelta) and bool(event.text))
         if isinstance(event, MessageEnd):
             self.end = event
         return event

@@ -38,7 +38,21 @@ from streamchat.protocol.messages import (
 )
 from streamchat.protocol.response import ChatResponse
 
-AWKWARD = ["\n", "\r", '"', "\\", "}}}}", '"}}}}', "\u2028", "\0", "\x1b", "é", "東", "🚢", "[DONE]"]
+AWKWARD = [
+    "\n",
+    "\r",
+    '"',
+    "\\",
+    "}}}}",
+    '"}}}}',
+    "\u2028",
+    "\0",
+    "\x1b",
+    "é",
+    "東",
+    "🚢",
+    "[DONE]",
+]
 text = st.lists(
     st.one_of(
         st.sampled_from(AWKWARD),
@@ -145,9 +159,7 @@ unknown_events = st.tuples(unknown_types, extras("type")).map(
     lambda pair: UnknownEvent(pair[0], {"type": pair[0], **pair[1]})
 )
 by_class: dict[type, st.SearchStrategy[Any]] = {
-    MessageStart: st.builds(
-        MessageStart, id=text, message=st.just(AssistantMessage()) | messages
-    ),
+    MessageStart: st.builds(MessageStart, id=text, message=st.just(AssistantMessage()) | messages),
     ContentStart: content_starts,
     ContentDelta: content_deltas,
     ContentEnd: st.builds(ContentEnd, index=indices),

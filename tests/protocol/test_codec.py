@@ -122,9 +122,7 @@ LITERALS: dict[str, tuple[str, Event]] = {
         '"text":"Nsync","sources":[{"type":"document","id":"1","document":{"id":"1","snippet":'
         '"...","title":"CSPC: NSYNC Popularity Analysis - ChartMasters"}}],'
         '"type":"TEXT_CONTENT"}}}}',
-        CitationStart(
-            Citation(5, 10, "Nsync", [Source("document", "1", SNIPPET)], "TEXT_CONTENT")
-        ),
+        CitationStart(Citation(5, 10, "Nsync", [Source("document", "1", SNIPPET)], "TEXT_CONTENT")),
     ),
     "citation-end": ('{"type":"citation-end","index":0}', CitationEnd()),
     "message-end, images": (
@@ -176,11 +174,7 @@ SORTED_LITERALS: dict[str, tuple[str, Event]] = {
                 44,
                 59,
                 "alpha-code-7431",
-                [
-                    Source(
-                        "tool", "lookup_z8sz20yhwxma:0", tool_output={"content": "record alpha"}
-                    )
-                ],
+                [Source("tool", "lookup_z8sz20yhwxma:0", tool_output={"content": "record alpha"})],
                 "PLAN",
             ),
             2,
@@ -231,7 +225,9 @@ def test_the_terminator_is_no_event(text: str) -> None:
     assert is_terminator(frame(text))
 
 
-@pytest.mark.parametrize("text", ["[DONE]!", "[done]", '{"a":"[DONE]"}', content('{"text":"[DONE]"}')])
+@pytest.mark.parametrize(
+    "text", ["[DONE]!", "[done]", '{"a":"[DONE]"}', content('{"text":"[DONE]"}')]
+)
 def test_the_terminator_is_the_whole_value(text: str) -> None:
     """A text that holds ``[DONE]`` ends nothing."""
     assert not is_terminator(frame(text))
@@ -436,7 +432,9 @@ def test_of_duplicate_keys_the_last_wins(expected: Event, text: str) -> None:
 
 def test_ill_formed_utf8_is_replaced() -> None:
     """An event with a broken byte is kept, with U+FFFD in its place."""
-    assert ContentDelta("a\ufffdb") == decode(content('{"text":"a@b"}').encode().replace(b"@", b"\xff"))
+    assert ContentDelta("a\ufffdb") == decode(
+        content('{"text":"a@b"}').encode().replace(b"@", b"\xff")
+    )
 
 
 @pytest.mark.parametrize(
@@ -496,7 +494,11 @@ def test_half_an_emoji_elsewhere_is_replaced(expected: Event, text: str) -> None
         (("boom", None), '{"type":null,"message":"boom"}', "message"),
         (("boom", None), '{"type":"error","message":"boom"}', "message"),
         (("boom", None), '{"message":"boom"}', "error"),
-        (("boom", "T"), '{"type":"content-end","error":{"message":"boom","error_type":"T"}}', "error"),
+        (
+            ("boom", "T"),
+            '{"type":"content-end","error":{"message":"boom","error_type":"T"}}',
+            "error",
+        ),
         (("boom", None), '{"type":"error","error":"boom"}', "message"),
         (("first", None), '{"error":"boom","message":"first"}', "error"),
         (("boom now", None), "boom now", "error"),

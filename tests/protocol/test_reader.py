@@ -379,7 +379,13 @@ def test_raw_frames_are_given_as_they_are() -> None:
     blocks = [b"data: nonsense", b": c", b'data: {"a":"\\"message-end\\""}', END, b"data: [DONE]"]
     frames = [reader.read_frame(block) for block in blocks]
     data = [frame and frame.data for frame in frames]
-    assert [b"nonsense", None, b'{"a":"\\"message-end\\""}', END.partition(b"data: ")[2], b"[DONE]"] == data
+    assert [
+        b"nonsense",
+        None,
+        b'{"a":"\\"message-end\\""}',
+        END.partition(b"data: ")[2],
+        b"[DONE]",
+    ] == data
     assert reader.end == MessageEnd("COMPLETE")
     assert reader.terminated
 

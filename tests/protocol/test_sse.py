@@ -96,8 +96,7 @@ Expected = tuple[str, str, str, int | None]
 
 def as_expected(events: list[dict[str, Any]]) -> list[Expected]:
     return [
-        (event["event"], event["data"], event.get("id", ""), event.get("retry"))
-        for event in events
+        (event["event"], event["data"], event.get("id", ""), event.get("retry")) for event in events
     ]
 
 
@@ -131,9 +130,7 @@ def chunkings(body: bytes) -> Iterator[list[bytes]]:
 def eager_offsets(body: bytes, last_event_id: str = "") -> list[int]:
     decoder = FrameDecoder(last_event_id=last_event_id)
     return [
-        offset
-        for offset, byte in enumerate(body, start=1)
-        for _ in decoder.feed(bytes([byte]))
+        offset for offset, byte in enumerate(body, start=1) for _ in decoder.feed(bytes([byte]))
     ]
 
 

@@ -18,7 +18,7 @@ class Request:
     """A request as it came in."""
 
     line: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes
     connection: int
     """Which connection, from 0."""
@@ -81,11 +81,28 @@ async def serve(*replies: Reply, ssl: object = None) -> AsyncIterator[Wire]:
                 if writer.is_closing():
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
-            wire.closed.set()
+            pass
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=ssl)  # type: ignore[arg-type]
+    class Protocol(asyncio.StreamReaderProtocol):
+        """Tells when the client closes, also while a reply does not read."""
+
+        def eof_received(self) -> bool | None:
+            wire.closed.set()
+            return super().eof_received()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            wire.closed.set()
+            super().connection_lost(exc)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: Protocol(asyncio.StreamReader(), handle, loop=loop),
+        "127.0.0.1",
+        0,
+        ssl=ssl,  # type: ignore[arg-type]
+    )
     scheme = "https" if ssl else "http"
     wire = Wire(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     try:

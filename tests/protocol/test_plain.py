@@ -1,0 +1,303 @@
+"""Objects to plain JSON data and back: nothing coerced, nothing quoted, nothing foreign chained."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections import OrderedDict
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamchat.protocol.messages import (
+    Citation,
+    Document,
+    TextContent,
+    ToolCall,
+    ToolCallFunction,
+    Usage,
+    UserMessage,
+)
+from streamchat.protocol.plain import (
+    MAX_DEPTH,
+    as_dict,
+    decode_json,
+    encode_json,
+    is_list,
+    is_mapping,
+    repair_surrogates,
+    to_plain,
+)
+
+from .helpers import examples
+from .strategies import json_values
+
+CANARY = "canary-7431"
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 7
+
+
+class Ratio(float):
+    """A float of somebody else's, as numpy's are."""
+
+
+@attrs.define
+class Holder:
+    inner: Any
+    _private: int = 3
+
+
+PLAIN: list[tuple[Any, Any]] = [
+    (None, None),
+    (True, True),
+    (7, 7),
+    (0.5, 0.5),
+    ("é", "é"),
+    ([1, [2]], (1, [2])),
+    ({"a": [1]}, {"a": (1,)}),
+    ({"a": 1}, MappingProxyType({"a": 1})),
+    ({"b": 1, "a": 2}, OrderedDict(b=1, a=2)),
+    ("red", Colour.RED),
+    ({"red": "red"}, {Colour.RED: Colour.RED}),
+    (7, Level.HIGH),
+    (0.5, Ratio(0.5)),
+    ({"text": "x", "type": "text"}, TextContent("x")),
+    ({"inner": {"data": {"k": 1}}}, Holder(Document({"k": 1}))),
+    ({"content": [{"text": "x", "type": "text"}], "role": "user"}, UserMessage([TextContent("x")])),
+    ({}, Usage()),
+    ({"x": None}, Usage(extra={"x": None})),
+]
+
+
+@pytest.mark.parametrize(("expected", "value"), PLAIN)
+def test_plain_data_is_what_json_can_say(expected: Any, value: Any) -> None:
+    """Tuples, mappings, attrs objects and enum members become dicts, lists and their values."""
+    plain = to_plain(value)
+    assert expected == plain
+    assert type(expected) is type(plain)
+    assert list(expected) == list(plain) if isinstance(expected, dict) else True
+    assert expected == json.loads(encode_json(value))
+
+
+REFUSED: list[tuple[type[Exception], str, Any]] = [
+    (TypeError, "$ is of type bytes", b"x"),
+    (TypeError, "$ is of type set", {1}),
+    (TypeError, "$ is of type object", object()),
+    (TypeError, "$ is of type type", TextContent),
+    (TypeError, "$.a[1] is of type bytes", {"a": [1, b"x"]}),
+    (TypeError, "$ has a key that is not a str: int", {1: "x"}),
+    (TypeError, "$.a has a key that is not a str: NoneType", {"a": {None: 1}}),
+    (TypeError, "$.content[0] is of type bytes", UserMessage([b"x"])),  # type: ignore[list-item]
+    (ValueError, "$ is nan", math.nan),
+    (ValueError, "$[0] is inf", [math.inf]),
+    (ValueError, "$[0] is -inf", [Ratio("-inf")]),
+    (ValueError, "$.a holds a lone surrogate", {"a": "\ud83d" + CANARY}),
+    (ValueError, "a key of $ holds a lone surrogate", {"\ude00" + CANARY: 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "words", "value"), REFUSED)
+def test_what_json_cannot_say_is_refused(kind: type[Exception], words: str, value: Any) -> None:
+    """The error names the place and the type, quotes nothing, and chains nothing."""
+    for refuse in (to_plain, encode_json):
+        with pytest.raises(kind) as caught:
+            refuse(value)
+        assert words in str(caught.value)
+        assert CANARY not in str(caught.value)
+        assert caught.value.__context__ is None is caught.value.__cause__
+
+
+def test_the_path_may_be_given() -> None:
+    """An argument is called by its own name."""
+    with pytest.raises(TypeError, match=r"^documents\[0\]\.data is of type bytes"):
+        to_plain([{"data": b""}], "documents")
+
+
+def test_an_object_that_contains_itself_is_refused() -> None:
+    """A loop ends in an error that can be read, not in a crash."""
+    loop: list[Any] = []
+    loop.append(loop)
+    table: dict[str, Any] = {}
+    table["again"] = table
+    holder = Holder(None)
+    holder.inner = [holder]
+    for value in (loop, table, holder):
+        with pytest.raises(ValueError, match="nested too deeply, or contains itself") as caught:
+            to_plain(value)
+        assert len(str(caught.value)) < 200
+
+
+def nested(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_the_depth_is_limited_exactly() -> None:
+    """So many levels, and not one more."""
+    assert nested(MAX_DEPTH) == to_plain(nested(MAX_DEPTH))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        to_plain(nested(MAX_DEPTH + 1))
+
+
+def test_a_plain_copy_is_independent() -> None:
+    """What happens to the original later does not reach the copy, at any depth."""
+    original = {"a": [{"b": 1}], "t": Holder({"c": [1]})}
+    copy = to_plain(original)
+    shown = json.dumps(copy)
+    original["a"][0]["b"] = 2  # type: ignore[index]
+    original["t"].inner["c"].append(2)  # type: ignore[attr-defined]
+    assert shown == json.dumps(copy)
+
+
+@examples(300)
+@given(json_values)
+def test_plain_data_is_left_as_it_is(value: Any) -> None:
+    """``to_plain`` of plain data is equal data; as JSON and back it is still that."""
+    assert value == to_plain(value)
+    assert value == decode_json(encode_json(value))
+    assert value == decode_json(encode_json(value).decode())
+
+
+@pytest.mark.parametrize(
+    ("expected", "instance"),
+    [
+        ({"text": "", "type": "text"}, TextContent("")),
+        ({"start": 0, "end": 1, "text": "x"}, Citation(0, 1, "x")),
+        (
+            {"start": 0, "end": 1, "text": "x", "type": "PLAN", "content_index": 0},
+            Citation(0, 1, "x", [], "PLAN", 0),
+        ),
+        ({"cached_tokens": 0, "w": 1}, Usage(cached_tokens=0, extra={"w": 1})),
+        (
+            {"id": "i", "function": ToolCallFunction("n", ""), "type": "function"},
+            ToolCall("i", ToolCallFunction("n", "")),
+        ),
+        ({"inner": 1}, Holder(1)),
+    ],
+)
+def test_the_fields_of_the_wire(expected: dict[str, Any], instance: Any) -> None:
+    """Defaults and private fields are left out; discriminators and extra keys stay."""
+    assert expected == as_dict(instance)
+    assert list(expected) == list(as_dict(instance))
+
+
+# --- reading JSON --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        (None, b"null"),
+        ({"a": [1, 2.5, "x", True]}, b' {"a" : [1, 2.5, "x", true]} '),
+        (2**70, str(2**70)),
+        (10**4299, "1" + "0" * 4299),
+        ("\ud83d", r'"\ud83d"'),
+        ("\U0001f600", rb'"\ud83d\ude00"'),
+        ("a\ufffd", b'"a\xff"'),
+        ({"a": 2}, b'{"a":1,"a":2}'),
+        (1e308, b"1e308"),
+        (0.0, b"1e-400"),
+    ],
+)
+def test_json_is_read_strictly(expected: Any, text: bytes | str) -> None:
+    """RFC 8259, with two things forgiven that models really produce."""
+    assert expected == decode_json(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("not JSON: Expecting value at character 0", b""),
+        ("not JSON: Expecting value at character 0", CANARY),
+        ("not JSON: Extra data at character 2", "1 " + CANARY),
+        ("not JSON: Unterminated string", f'"{CANARY}'),
+        ("not JSON: Invalid", '"\x01"'),
+        ("not JSON: Expecting", b"{'a':1}"),
+        ("a number is out of range, or not a JSON number", "NaN"),
+        ("a number is out of range, or not a JSON number", b"[Infinity]"),
+        ("a number is out of range, or not a JSON number", "-Infinity"),
+        ("a number is out of range, or not a JSON number", b"1e400"),
+        ("a number is out of range, or not a JSON number", "-1e400"),
+        ("a number is out of range, or not a JSON number", b"1" * 4301),
+        ("not JSON", b"01"),
+        ("not JSON", "1."),
+        ("not JSON", b"+1"),
+        ("nested too deeply", "[" * 100_000),
+        ("nested too deeply", b'{"a":' * 100_000),
+        ("not JSON", b"\xef\xbb\xbf1"),
+    ],
+)
+def test_what_is_not_json_is_a_value_error(words: str, text: bytes | str) -> None:
+    """The error says what and where, quotes nothing, and chains no parser's exception."""
+    with pytest.raises(ValueError, match="JSON") as caught:
+        decode_json(text)
+    assert words in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert type(caught.value) is ValueError
+    assert caught.value.__context__ is None is caught.value.__cause__
+
+
+@examples(500)
+@given(st.binary(max_size=20) | st.text('[]{}",:0123456789eE+-.\\ud8ntrfalse ', max_size=20))
+def test_any_text_is_json_or_a_value_error(text: bytes | str) -> None:
+    """No other exception ever comes out; what comes out agrees with the standard library."""
+    try:
+        value = decode_json(text)
+    except ValueError as error:
+        assert type(error) is ValueError
+    else:
+        source = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        assert json.loads(source) == value
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"),
+    [
+        ("abc", "abc"),
+        ("é🚢", "é🚢"),
+        ("\U0001f600", "\ud83d\ude00"),
+        ("\ufffda", "\ud83da"),
+        ("a\ufffd", "a\ude00"),
+        ("\ufffd\ufffd", "\ude00\ud83d"),
+        ("é\U0001f600\ufffd", "é\ud83d\ude00\ud83d"),
+    ],
+)
+def test_halves_are_joined_or_replaced(expected: str, text: str) -> None:
+    """Two halves become their character, a half alone U+FFFD; whole text is the same object."""
+    assert expected == repair_surrogates(text)
+    assert (repair_surrogates(text) is text) == (text == expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "mapping", "sequence"),
+    [
+        ({}, True, False),
+        (MappingProxyType({}), True, False),
+        ([], False, True),
+        ((), False, True),
+        ("x", False, False),
+        (b"x", False, False),
+        (None, False, False),
+        ({1}, False, False),
+        (range(1), False, False),
+    ],
+)
+def test_what_reads_as_an_object_or_an_array(value: Any, mapping: bool, sequence: bool) -> None:
+    """Text is no list, a set is none either."""
+    assert (mapping, sequence) == (is_mapping(value), is_list(value))
