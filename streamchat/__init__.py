@@ -6,7 +6,6 @@ Every public name, grouped by the module that owns it; everything else may move.
 from streamchat._version import __version__ as __version__
 from streamchat.client import Client
 from streamchat.dispatcher import Context, Dispatcher, Handler
-from streamchat.plan import Timing
 from streamchat.policy import Retry, Timeout
 from streamchat.protocol.errors import (
     AuthenticationError,
@@ -79,6 +78,7 @@ from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.stream import ChatStream
+from streamchat.timing import Timing
 
 __all__ = [
     # client
@@ -162,8 +162,8 @@ __all__ = [
     "ChatResponse",
     # protocol.sse
     "Frame",
-    # plan
-    "Timing",
     # stream
     "ChatStream",
+    # timing
+    "Timing",
 ]

@@ -20,13 +20,12 @@ from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
 from streamchat.stream import ChatStream
-from streamchat.transport import Session, SslContext, Transport
+from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 
 __all__ = ["Client"]
 
 DEFAULT_BASE_URL = "https://api.cohere.com"
 _COHERE_HOSTS = ("cohere.com", "cohere.ai")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Client(Listeners):
@@ -278,14 +277,14 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
     except ValueError:
         host, parts = "", urlsplit("")
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError("base_url must look like https://host/path")
+        raise ConfigurationError("base_url (CO_API_URL) must look like https://host/path")
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError("base_url must not hold a user name or password")
+        raise ConfigurationError("base_url (CO_API_URL) must not hold a user name or password")
     if parts.query or parts.fragment:
         raise ConfigurationError("base_url must not hold a query or a fragment")
     if host.replace(".", "").isdigit() and host.count(".") != 3:
         raise ConfigurationError("base_url must name its host, not a number")
-    if parts.scheme == "http" and host not in _LOOPBACK and not allow_http:
+    if parts.scheme == "http" and host not in LOOPBACK and not allow_http:
         raise ConfigurationError(
             f"base_url is plain http to {host}: the key and the prompts could be read on the way; "
             "use https, or pass allow_http=True"

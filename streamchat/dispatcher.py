@@ -33,6 +33,7 @@ from streamchat.protocol.events import (
 )
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
+from streamchat.timing import Timing
 
 __all__ = ["Context", "Dispatcher", "Handler", "Listeners", "StreamView"]
 
@@ -57,8 +58,23 @@ class StreamView(Protocol):
         ...
 
     @property
+    def status(self) -> int | None:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers, names in lower case."""
+        ...
+
+    @property
     def attempts(self) -> int:
         """How many times the request was sent."""
+        ...
+
+    @property
+    def timing(self) -> Timing:
+        """When things happened, in seconds from the request."""
         ...
 
     async def aclose(self) -> None:

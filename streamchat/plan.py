@@ -1,4 +1,4 @@
-"""What a stream is given to run, and the times it gives back: records without behaviour."""
+"""What a stream is given to run: one record, made by a client."""
 
 from __future__ import annotations
 
@@ -14,23 +14,7 @@ from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.request import ChatRequest
 from streamchat.transport import Transport
 
-__all__ = ["Plan", "Timing"]
-
-
-@attrs.frozen
-class Timing:
-    """When things happened, in seconds from the request; ``None`` for what has not."""
-
-    first_byte: float | None
-    """Status and headers were there."""
-    first_event: float | None
-    """The first event was there."""
-    first_text: float | None
-    """The first text of the answer was there: the "time to first token"."""
-    longest_gap: float | None
-    """The longest pause between two arrivals of events."""
-    total: float | None
-    """The answer was complete, or failed."""
+__all__ = ["Plan"]
 
 
 @attrs.frozen(kw_only=True)

@@ -29,7 +29,7 @@ from streamchat.dispatcher import (
     Routes,
     compile_routes,
 )
-from streamchat.plan import Plan, Timing
+from streamchat.plan import Plan
 from streamchat.policy import retry_delay
 from streamchat.protocol.errors import (
     StreamChatError,
@@ -42,6 +42,7 @@ from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.refusal import expirer, failed_generation, refusal, timed_out, two_consumers
+from streamchat.timing import Timing
 from streamchat.transport import Exchange
 from streamchat.views import Frames, Pieces
 from streamchat.watchdog import Watchdog

@@ -49,8 +49,6 @@ async def _client(screen: Screen, tokens_per_second: float | None) -> AsyncGener
     from streamchat.local import LocalServer
 
     screen.note("No CO_API_KEY: answering from the embedded demo server, not from Cohere.")
-    # A proxy for the outside world cannot reach this machine's loopback; nobody else is asked.
-    os.environ |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     pace = tokens_per_second or (DEMO_PACE if screen.out.is_terminal else None)
     async with (
         LocalServer(tokens_per_second=pace) as server,

@@ -18,6 +18,7 @@ import aiohttp
 
 from streamchat.protocol.errors import StreamChatError, TransportError
 from streamchat.transport.connections import (
+    LOOPBACK,
     Connector,
     Keeper,
     Session,
@@ -28,7 +29,7 @@ from streamchat.transport.connections import (
 from streamchat.transport.exchange import Exchange
 from streamchat.transport.failures import failed_request
 
-__all__ = ["Exchange", "Session", "SslContext", "Transport"]
+__all__ = ["LOOPBACK", "Exchange", "Session", "SslContext", "Transport"]
 
 SslContext = ssl_module.SSLContext
 """A TLS context of the caller's own, for ``Client(ssl=...)``."""

@@ -17,6 +17,7 @@ from aiohttp import hdrs
 __all__ = [
     "Connector",
     "Keeper",
+    "LOOPBACK",
     "Session",
     "environment_proxy",
     "new_session",
@@ -26,6 +27,8 @@ __all__ = [
 Session = aiohttp.ClientSession
 """A session of the caller's own, for ``Client(session=...)``."""
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""This machine, by name and address."""
 KEEPALIVE_SECONDS = 15.0
 """How long an idle connection is kept: short enough to lose few races against a server's close."""
 
@@ -107,7 +110,12 @@ def new_session(max_connections: int) -> Session:
 
 
 def environment_proxy(scheme: str, hostname: str) -> str | None:
-    """The proxy that the environment names for this host; netrc is never read."""
+    """The proxy that the environment names for this host; netrc is never read.
+
+    Never for this machine itself, where no proxy could reach.
+    """
+    if hostname in LOOPBACK:
+        return None
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
     return None if not proxy or proxy_bypass(hostname) else proxy

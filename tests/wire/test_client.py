@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -124,6 +125,28 @@ async def test_key_and_url_come_from_the_environment(monkeypatch: pytest.MonkeyP
         await chat.aclose()
     assert wire.requests[0].line == "POST /prefix/v2/chat HTTP/1.1"
     assert wire.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_no_proxy_is_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company proxy in the environment does not come between a client and loopback."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with serve(answer_whole) as wire, client(wire) as chat:
+        assert (await chat.chat("Hi")).text == "Hello there!"
+
+
+async def test_a_proxy_of_the_environment_is_used_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """HTTP_PROXY is honoured, NO_PROXY too; the proxy sees the whole URL."""
+    async with serve(answer_whole) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        for url, asked in (("http://inside.test", 1), ("http://other.test", 1)):
+            async with Client(KEY, base_url=url, model="m", allow_http=True, retry=ONCE) as chat:
+                with contextlib.suppress(ConnectError):
+                    await chat.chat("Hi")
+            assert len(proxy.requests) == asked
+            monkeypatch.setenv("NO_PROXY", "other.test")
+    assert proxy.requests[0].line == "POST http://inside.test/v2/chat HTTP/1.1"
 
 
 async def test_headers_of_the_call_win_over_the_clients() -> None:

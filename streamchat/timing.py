@@ -1,0 +1,21 @@
+"""When things happened to a stream: a record; imports nothing of ours."""
+
+import attrs
+
+__all__ = ["Timing"]
+
+
+@attrs.frozen
+class Timing:
+    """When things happened, in seconds from the request; ``None`` for what has not."""
+
+    first_byte: float | None
+    """Status and headers were there."""
+    first_event: float | None
+    """The first event was there."""
+    first_text: float | None
+    """The first text of the answer was there: the "time to first token"."""
+    longest_gap: float | None
+    """The longest pause between two arrivals of events."""
+    total: float | None
+    """The answer was complete, or failed."""
