@@ -38,6 +38,8 @@ from streamchat.timing import Timing
 __all__ = ["Context", "Dispatcher", "Handler", "Listeners", "StreamView"]
 
 E = TypeVar("E")
+E2 = TypeVar("E2")
+E3 = TypeVar("E3")
 R = TypeVar("R")
 X = TypeVar("X", bound=Exception)
 
@@ -342,7 +344,16 @@ class Listeners:
     on_event: _On[Event] = _On(*_ALL_EVENTS)
     """All events."""
 
-    def on(self, *types: type[E]) -> _BoundOn[E]:
+    @overload
+    def on(self, first: type[E], /) -> _BoundOn[E]: ...
+    @overload
+    def on(self, first: type[E], second: type[E2], /) -> _BoundOn[E | E2]: ...
+    @overload
+    def on(self, first: type[E], second: type[E2], third: type[E3], /) -> _BoundOn[E | E2 | E3]: ...
+    @overload
+    def on(self, *types: type[Any]) -> _BoundOn[Any]: ...
+
+    def on(self, *types: type[Any]) -> _BoundOn[Any]:
         """Events of these classes: ``@client.on(ToolCallStart, ToolCallEnd)``.
 
         Raises:

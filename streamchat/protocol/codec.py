@@ -314,7 +314,7 @@ def encode_event(event: Event) -> Frame:
     encode = _ENCODERS.get(type(event))
     if encode is None:
         raise TypeError(f"not an event: {type(event).__name__}")
-    name = event.type
+    name: str = event.type
     if "\n" in name or "\r" in name:
         name = "message"  # an unknown type that no event line can say; the JSON says it
     return Frame(name, encode_json(encode(event)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Iterable, Iterator
@@ -56,7 +57,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
 def cut_at(data: bytes, positions: Iterable[int]) -> list[bytes]:
     """Pieces between these positions, in any order; the same one twice gives an empty piece."""
     edges = [0, *sorted(position % (len(data) + 1) for position in positions), len(data)]
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 def cut_randomly(data: bytes, seed: int) -> list[bytes]:

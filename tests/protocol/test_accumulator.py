@@ -246,13 +246,13 @@ def test_tool_call_end_carries_its_call() -> None:
     """The complete call with the arguments as the model wrote them."""
     end = added(ToolCallStart(call(), 2), ToolCallDelta("{ }", 2), ToolCallEnd(2))
     assert call(arguments="{ }") == end.tool_call
-    assert {} == end.tool_call.parsed
+    assert end.tool_call.parsed == {}
 
 
 def test_citation_end_carries_its_citation_and_its_block() -> None:
     """What its start brought, and the cited text."""
     end = added(ContentDelta("x!"), CitationStart(CITED, 4), CitationEnd(4))
-    assert (CITED, "x!") == (end.citation, end.block)
+    assert (end.citation, end.block) == (CITED, "x!")
 
 
 def test_message_end_carries_the_answer() -> None:
@@ -371,7 +371,7 @@ def test_a_block_grows_after_its_citation() -> None:
     event = accumulator.add(cite())
     accumulator.add(ContentDelta("b"))
     assert isinstance(event, CitationStart)
-    assert "ab" == event.block
+    assert event.block == "ab"
 
 
 # --- halves of characters ------------------------------------------------------------------------
@@ -441,7 +441,7 @@ def test_a_repaired_delta_keeps_what_else_it_has() -> None:
     event = ContentDelta("a" + HIGH, 3, logprobs=LOGPROB)
     assert ContentDelta("a", 3, logprobs=LOGPROB) == Accumulator().add(event)
     assert ContentDelta("", 3, "a", "thinking") == Accumulator().add(thinking("a" + HIGH, 3))
-    assert "a" + HIGH == event.text, "the event itself is left as it was"
+    assert event.text == "a" + HIGH, "the event itself is left as it was"
 
 
 def test_halves_of_two_texts_do_not_meet() -> None:
@@ -455,7 +455,7 @@ def test_halves_of_two_texts_do_not_meet() -> None:
         thinking(LOW, 1),
         ToolPlanDelta(LOW),
     )
-    assert (WHOLE, WHOLE, LOST + WHOLE) == (answer.text, answer.thinking, answer.tool_plan)
+    assert (answer.text, answer.thinking, answer.tool_plan) == (WHOLE, WHOLE, LOST + WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -468,10 +468,10 @@ def test_halves_of_two_texts_do_not_meet() -> None:
 def test_a_start_may_end_in_a_half_too(start: Event, delta: Event) -> None:
     """The initial text of a block is joined like any other piece, and shown whole."""
     accumulator = Accumulator()
-    assert "a" == text_of(accumulator.add(start))
+    assert text_of(accumulator.add(start)) == "a"
     accumulator.add(delta)
     answer = accumulator.snapshot()
-    assert "a" + WHOLE == answer.text + answer.thinking
+    assert answer.text + answer.thinking == "a" + WHOLE
 
 
 def test_a_call_may_start_with_a_half_too() -> None:
@@ -480,7 +480,7 @@ def test_a_call_may_start_with_a_half_too() -> None:
     started = accumulator.add(ToolCallStart(call(arguments="{" + HIGH), 1))
     assert ToolCallStart(call(arguments="{"), 1) == started
     accumulator.add(ToolCallDelta(LOW, 1))
-    assert ["{" + WHOLE] == [item.arguments for item in accumulator.snapshot().tool_calls]
+    assert [item.arguments for item in accumulator.snapshot().tool_calls] == ["{" + WHOLE]
 
 
 @pytest.mark.parametrize(
@@ -715,7 +715,7 @@ def test_an_event_costs_the_same_whatever_came_before(name: str) -> None:
         events = [make(number) for number in range(count)]
         CountedText.copied = 0
         calls = calls_of(lambda: [accumulator.add(event) for event in events])
-        assert 0 == CountedText.copied
+        assert CountedText.copied == 0
         return calls
 
     once, twice = cost(500), cost(1000)
@@ -726,10 +726,10 @@ def test_reading_the_text_joins_it_once() -> None:
     """After a read the pieces are one, so that reading again does not join them again."""
     growing = GrowingText("a", "", "b")
     growing.pieces += ["c"] * 100
-    assert "ab" + "c" * 100 == str(growing)
-    assert ["ab" + "c" * 100] == growing.pieces
+    assert str(growing) == "ab" + "c" * 100
+    assert growing.pieces == ["ab" + "c" * 100]
     assert str(growing) is str(growing)
-    assert "" == str(GrowingText())
+    assert str(GrowingText()) == ""
 
 
 # --- the lane's pieces ---------------------------------------------------------------------------

@@ -128,7 +128,7 @@ every_class = pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
 
 def facts(error: BaseException) -> dict[str, Any]:
     """Every attribute that a caller can read, OSError's own included."""
-    names = {name for name in vars(error)} | {"partial", "attempts", "errno", "__notes__"}
+    names = set(vars(error)) | {"partial", "attempts", "errno", "__notes__"}
     return {name: getattr(error, name, None) for name in names} | {"args": error.args}
 
 
@@ -139,7 +139,7 @@ def test_the_tree_is_the_designs() -> None:
         for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, BaseException)
     }
-    assert TREE == found
+    assert found == TREE
     assert {cls.__name__ for cls in TREE} | {"status_error_class"} == set(module.__all__)
     assert all(getattr(streamchat, cls.__name__) is cls for cls in TREE)
 
@@ -186,7 +186,7 @@ def test_errors_copy_with_all_they_hold(cls: type, duplicate: Any) -> None:
 @every_class
 def test_errors_start_without_an_answer(cls: type) -> None:
     """Before the first event there is no partial answer, and one attempt was made."""
-    assert (None, 1) == (EXAMPLES[cls].partial, EXAMPLES[cls].attempts)
+    assert (EXAMPLES[cls].partial, EXAMPLES[cls].attempts) == (None, 1)
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,10 @@ def test_errors_have_their_facts(expected: dict[str, Any], cls: type) -> None:
         ),
         ("cannot decode an event: no text (at $, 0 bytes)", DecodeError("no text")),
         (
-            "an event is larger than 10 bytes; "
-            "raise max_event_bytes if your documents or tool results are that large",
+            (
+                "an event is larger than 10 bytes; "
+                "raise max_event_bytes if your documents or tool results are that large"
+            ),
             FrameTooLargeError(limit=10),
         ),
         (
@@ -270,8 +272,8 @@ def test_headers_are_copied() -> None:
     headers = {"a": "b"}
     error = StatusError("x", status=400, headers=headers)
     headers.clear()
-    assert {"a": "b"} == error.headers
-    assert {} == StatusError("x", status=400).headers
+    assert error.headers == {"a": "b"}
+    assert StatusError("x", status=400).headers == {}
 
 
 # --- statuses ------------------------------------------------------------------------------------

@@ -80,12 +80,12 @@ def test_arguments_are_parsed_each_time_anew() -> None:
     """Whoever changes the parsed dict does not change it for the next reader."""
     subject = call('{"a":[1]}')
     subject.parsed["a"].append(2)
-    assert {"a": [1]} == subject.parsed
+    assert subject.parsed == {"a": [1]}
 
 
 def test_a_call_has_short_names() -> None:
     """``name`` and ``arguments`` are those of the function."""
-    assert ("weather", "{ }") == (call("{ }").name, call("{ }").arguments)
+    assert (call("{ }").name, call("{ }").arguments) == ("weather", "{ }")
 
 
 def test_text_and_thinking_are_joined_apart() -> None:
@@ -93,8 +93,8 @@ def test_text_and_thinking_are_joined_apart() -> None:
     message = AssistantMessage(
         [ThinkingContent("t"), TextContent("a"), ThinkingContent("u"), TextContent("b")]
     )
-    assert ("ab", "tu") == (message.text, message.thinking)
-    assert ("", "") == (AssistantMessage().text, AssistantMessage().thinking)
+    assert (message.text, message.thinking) == ("ab", "tu")
+    assert (AssistantMessage().text, AssistantMessage().thinking) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ def test_text_and_thinking_are_joined_apart() -> None:
 def test_what_is_empty_is_not_sent(expected: dict[str, Any], message: AssistantMessage) -> None:
     """The wire's shape holds no empty containers, and the role first."""
     assert expected == message.to_dict()
-    assert "role" == next(iter(message.to_dict()))
+    assert next(iter(message.to_dict())) == "role"
 
 
 def test_lists_are_not_shared() -> None:
     """Two objects made from defaults have lists and dicts of their own."""
     first, second = AssistantMessage(), AssistantMessage()
     first.content.append(TextContent("a"))
-    assert [] == second.content
+    assert second.content == []
     usage = Usage()
     usage.extra["a"] = 1
     usage.tokens.extra["b"] = 1

@@ -29,6 +29,7 @@ TIERS: list[set[str]] = [
     {"protocol.reader"},
     {"protocol"},
     # The shell: decisions, then I/O, then one stream, then many.
+    {"timing"},
     {"policy", "dispatcher", "credentials", "views"},
     {"watchdog", "transport"},
     {"plan", "refusal"},
@@ -149,7 +150,7 @@ def test_imports_go_downwards(name: str) -> None:
         and not (room(found.target) == own and not own.startswith("protocol"))
         and not (found.for_types and (own, room(found.target)) in FOR_ANNOTATIONS)
     ]
-    assert [] == upward
+    assert upward == []
 
 
 def test_the_exception_is_for_annotations_alone() -> None:
@@ -176,7 +177,7 @@ def test_nothing_goes_in_circles() -> None:
 def test_the_core_is_pure(name: str) -> None:
     """No loop, no network, no files, no clock, no chance, no threads: under any transport alike."""
     impure = [found for found in imports_of(name) if found.target.split(".")[0] in IMPURE]
-    assert [] == impure
+    assert impure == []
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -198,7 +199,7 @@ def test_a_foreign_package_is_known_in_its_own_room_alone(package: str) -> None:
         if found.target.split(".")[0] == package
         and not any(name == at or name.startswith(at + ".") for at in OPTIONAL[package])
     ]
-    assert [] == elsewhere
+    assert elsewhere == []
 
 
 def test_importing_the_package_loads_no_optional_part() -> None:
@@ -210,11 +211,11 @@ def test_importing_the_package_loads_no_optional_part() -> None:
     loaded = set(done.stdout.split())
     assert "streamchat.client" in loaded
     parts = ("click", "rich", "uvloop", "streamchat.local", "streamchat.cli", "hypothesis")
-    assert [] == [
+    assert [
         name
         for name in loaded
         if any(name == part or name.startswith(part + ".") for part in parts)
-    ]
+    ] == []
 
 
 @pytest.mark.parametrize("name", PURE)

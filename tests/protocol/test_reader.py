@@ -81,15 +81,21 @@ OTHER_BLOCKS = [
     *map(block_of, STARTS),
     b'event: content-end\ndata: {"type":"content-end","index":0}',
     b'event: tool-call-end\ndata: {"type":"tool-call-end","index":0}',
-    b'event: citation-start\ndata: {"type":"citation-start","index":0,"delta":{"message":'
-    b'{"citations":{"start":0,"end":1,"text":"a"}}}}',
+    (
+        b'event: citation-start\ndata: {"type":"citation-start","index":0,"delta":{"message":'
+        b'{"citations":{"start":0,"end":1,"text":"a"}}}}'
+    ),
     b'event: citation-end\ndata: {"type":"citation-end","index":0}',
     b'event: message-end\ndata: {"type":"message-end","delta":{"finish_reason":"COMPLETE"}}',
     b'event: future\ndata: {"type":"future","n":1}',
-    b'event: tool-call-start\ndata: {"type":"tool-call-start","index":0,"delta":{"message":'
-    b'{"tool_calls":{"id":"c","function":{"name":"f","arguments":"\\ud83d"}}}}}',
-    b'event: content-start\ndata: {"type":"content-start","index":0,"delta":{"message":{"content":'
-    b'{"type":"text","text":"\\ud83d"}}}}',
+    (
+        b'event: tool-call-start\ndata: {"type":"tool-call-start","index":0,"delta":{"message":'
+        b'{"tool_calls":{"id":"c","function":{"name":"f","arguments":"\\ud83d"}}}}}'
+    ),
+    (
+        b'event: content-start\ndata: {"type":"content-start","index":0,"delta":{"message":{"content":'
+        b'{"type":"text","text":"\\ud83d"}}}}'
+    ),
     b"data: [DONE]",
     b'event: error\ndata: {"message":"no"}',
     b": keep-alive",
@@ -215,8 +221,8 @@ def full_reads(monkeypatch: pytest.MonkeyPatch, blocks: list[bytes]) -> list[int
 
     monkeypatch.setattr(reader_module, "decode_event", noting)
     reader = EventReader()
-    for position, block in enumerate(blocks):
-        reader.read(block)
+    for position in range(len(blocks)):
+        reader.read(blocks[position])
     return decoded
 
 
@@ -241,14 +247,14 @@ def test_all_deltas_but_the_first_take_the_lane(
 ) -> None:
     """Deltas of every kind are read fast from the second one on: the lane is really taken."""
     blocks = [block_of(first)] + [block_of(delta)] * 5
-    assert [0, 1] == full_reads(monkeypatch, blocks)
+    assert full_reads(monkeypatch, blocks) == [0, 1]
 
 
 def test_other_events_leave_the_lane_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A citation or a comment between two deltas does not cost the lane."""
     delta = block_of(ContentDelta("x"))
     blocks = [delta, delta, OTHER_BLOCKS[9], OTHER_BLOCKS[10], b": c", delta, delta]
-    assert [0, 2, 3] == full_reads(monkeypatch, blocks)
+    assert full_reads(monkeypatch, blocks) == [0, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -262,12 +268,12 @@ def test_other_events_leave_the_lane_as_it_is(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_some_deltas_have_no_lane(monkeypatch: pytest.MonkeyPatch, delta: Event) -> None:
     """Indices that a server could make up without end, empty and annotated deltas go the full way."""
-    assert [0, 1, 2] == full_reads(monkeypatch, [block_of(delta)] * 3)
+    assert full_reads(monkeypatch, [block_of(delta)] * 3) == [0, 1, 2]
 
 
 def test_lanes_are_a_bounded_number() -> None:
     """A server that counts up its indices does not make us keep something for each."""
-    for index in range(0, 2000):
+    for index in range(2000):
         reader = EventReader()
         for _ in range(2):
             reader.read(block_of(ContentDelta("x", index)))
@@ -277,7 +283,7 @@ def test_lanes_are_a_bounded_number() -> None:
 def test_another_spelling_is_read_the_full_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spaces after the colons cost the lane, not the text."""
     blocks = [block_of(ContentDelta("x")).replace(b":{", b": {")] * 4
-    assert [0, 1, 2, 3] == full_reads(monkeypatch, blocks)
+    assert full_reads(monkeypatch, blocks) == [0, 1, 2, 3]
 
 
 def test_half_an_emoji_is_not_overtaken_by_the_lane() -> None:
@@ -289,8 +295,8 @@ def test_half_an_emoji_is_not_overtaken_by_the_lane() -> None:
         event = reader.read(before + b'"' + piece + b'"' + after)
         assert isinstance(event, ContentDelta)
         texts.append(event.text)
-    assert ["a", "b", "\ufffdc", "d", "", "\U0001f600"] == texts
-    assert "ab\ufffdcd\U0001f600" == reader.snapshot.text
+    assert texts == ["a", "b", "\ufffdc", "d", "", "\U0001f600"]
+    assert reader.snapshot.text == "ab\ufffdcd\U0001f600"
 
 
 def test_text_that_ends_in_half_an_emoji_is_text() -> None:
@@ -315,7 +321,7 @@ def test_after_message_end_nothing_is_decoded() -> None:
     assert reader.read(END) is reader.end
     for block in (block_of(ContentDelta("y")), b"data: nonsense", END, b"data: [DONE]"):
         assert reader.read(block) is None
-    assert "x" == reader.snapshot.text
+    assert reader.snapshot.text == "x"
 
 
 def test_the_terminator_alone_is_no_end() -> None:
@@ -323,9 +329,9 @@ def test_the_terminator_alone_is_no_end() -> None:
     reader = EventReader()
     reader.read(block_of(ContentDelta("x")))
     assert reader.read(b"data: [DONE]") is None
-    assert (True, None) == (reader.terminated, reader.end)
+    assert (reader.terminated, reader.end) == (True, None)
     assert reader.read(block_of(ContentDelta("y"))) is None
-    assert (None, "x") == (reader.snapshot.finish_reason, reader.snapshot.text)
+    assert (reader.snapshot.finish_reason, reader.snapshot.text) == (None, "x")
 
 
 def test_an_event_that_contradicts_has_its_payload() -> None:
@@ -335,7 +341,7 @@ def test_an_event_that_contradicts_has_its_payload() -> None:
     with pytest.raises(DecodeError, match="tool call 5 never started") as caught:
         reader.read(block)
     assert caught.value.payload == block.partition(b"data: ")[2]
-    assert ("tool-call-delta", "$.index") == (caught.value.event_type, caught.value.path)
+    assert (caught.value.event_type, caught.value.path) == ("tool-call-delta", "$.index")
     assert caught.value.__context__ is None is caught.value.__cause__
 
 
@@ -345,7 +351,7 @@ def test_an_error_event_is_raised_from_the_reader() -> None:
     reader.read(block_of(ContentDelta("x")))
     with pytest.raises(GenerationError, match="no"):
         reader.read(b'event: error\ndata: {"message":"no"}')
-    assert "x" == reader.snapshot.text
+    assert reader.snapshot.text == "x"
 
 
 def test_the_limit_is_reported_after_the_blocks_before_it() -> None:
@@ -355,7 +361,7 @@ def test_the_limit_is_reported_after_the_blocks_before_it() -> None:
     (block,) = reader.split(block_of(ContentDelta("x")) + b"\n\n" + b"y" * 201)
     assert ContentDelta("x") == reader.read(block)
     assert reader.too_large is not None
-    assert 200 == reader.too_large.limit
+    assert reader.too_large.limit == 200
 
 
 @pytest.mark.parametrize(

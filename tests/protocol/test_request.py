@@ -164,7 +164,7 @@ def test_none_is_left_out(name: str) -> None:
 @pytest.mark.parametrize(("kind", "model"), [(TypeError, None), (TypeError, 5), (ValueError, "")])
 def test_the_model_is_a_name(kind: type[Exception], model: Any) -> None:
     """An empty or missing name of a model is refused."""
-    with pytest.raises(kind, match="^model"):
+    with pytest.raises(kind, match=r"^model"):
         ChatRequest.build("Hi", model, {})
 
 
@@ -193,7 +193,8 @@ def test_an_unknown_option_is_a_type_error(words: str, name: str) -> None:
         (TypeError, r"tools\[0\]\.x has a key", {"tools": [TOOL | {"x": {1: 2}}]}),
         (ValueError, r"thinking\.a is nan", {"thinking": {"type": "enabled", "a": float("nan")}}),
         (ValueError, r"stop_sequences\[0\] holds", {"stop_sequences": ["\ud83d"]}),
-        (TypeError, r"response_format\.json_schema is of type", {"response_format": {"type": "json_object", "json_schema": object()}}),
+        (TypeError, r"response_format\.json_schema is of type", {
+            "response_format": {"type": "json_object", "json_schema": object()}}),
     ],
 )  # fmt: skip
 def test_what_json_cannot_say_is_refused_at_once(
@@ -305,11 +306,11 @@ def test_unusable_messages_name_the_place(kind: type[Exception], words: str, mes
 def test_an_enum_may_name_a_role() -> None:
     """A member of a ``str`` enum is sent as its value."""
 
-    class Role(str, enum.Enum):
+    class Role(str, enum.Enum):  # noqa: UP042 - the old kind, whose str() is its name
         USER = "user"
 
     request = ChatRequest(model="m", messages=[{"role": Role.USER, "content": "Hi"}])
-    assert "user" == request.to_dict()["messages"][0]["role"]
+    assert request.to_dict()["messages"][0]["role"] == "user"
 
 
 # --- the body ------------------------------------------------------------------------------------

@@ -54,28 +54,28 @@ FULL = ChatResponse(
 def test_a_recorded_unary_answer_is_read_and_written() -> None:
     """The shape of protocol.md 4 survives reading and writing, key order of the top included."""
     answer = decode_response(RECORDED)
-    assert RECORDED == answer.to_dict()
+    assert answer.to_dict() == RECORDED
     assert list(RECORDED) == list(answer.to_dict())
-    assert {"input": 3} == answer.tool_calls[0].parsed
+    assert answer.tool_calls[0].parsed == {"input": 3}
 
 
 def test_the_short_names_are_those_of_the_message() -> None:
     """``text``, ``thinking``, ``tool_plan``, ``tool_calls`` and ``citations``."""
     short = (FULL.text, FULL.thinking, FULL.tool_plan, FULL.tool_calls, FULL.citations)
-    assert ("a", "t", "p", [CALL], [CITATION]) == short
+    assert short == ("a", "t", "p", [CALL], [CITATION])
 
 
 def test_an_empty_answer_has_empty_values() -> None:
     """Text is always ``str``, lists are always lists, the usage is always an object."""
     empty = ChatResponse()
-    assert ("", "", "", [], []) == (
+    assert (
         empty.text,
         empty.thinking,
         empty.tool_plan,
         empty.tool_calls,
         empty.citations,
-    )
-    assert (None, None) == (empty.finish_reason, empty.usage.tokens.input_tokens)
+    ) == ("", "", "", [], [])
+    assert (empty.finish_reason, empty.usage.tokens.input_tokens) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_the_dict_is_the_callers_own() -> None:
     body = FULL.to_dict()
     body["message"]["content"][0]["thinking"] = "changed"
     body["usage"]["w"] = 1
-    assert "t" == FULL.thinking
-    assert {"w": None} == FULL.usage.extra
+    assert FULL.thinking == "t"
+    assert FULL.usage.extra == {"w": None}
 
 
 def test_the_answer_is_a_turn_of_the_next_request() -> None:
@@ -118,13 +118,13 @@ def test_the_answer_is_a_turn_of_the_next_request() -> None:
 def test_the_usage_keeps_what_it_does_not_know() -> None:
     """Unknown keys survive reading and writing, beside the known ones."""
     usage = FULL.to_dict()["usage"]
-    assert {
+    assert usage == {
         "billed_units": {"input_tokens": 1},
         "tokens": {"input_tokens": 2, "audio": 3},
         "cached_tokens": 4,
         "w": None,
-    } == usage
-    assert FULL == decode_response(FULL.to_dict())
+    }
+    assert decode_response(FULL.to_dict()) == FULL
 
 
 @pytest.mark.parametrize("nothing", [{}, {"billed_units": None, "tokens": None}])

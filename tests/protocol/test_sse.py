@@ -200,6 +200,15 @@ streams = st.lists(
 cuts = st.lists(st.integers(0, 200), max_size=12)
 
 
+def test_a_reconnection_time_has_a_size() -> None:
+    """Leading zeros are any number; a time that no one could mean is ignored, not a crash."""
+    decoder = FrameDecoder()
+    (frame,) = decoder.feed(b"retry: " + b"0" * 5000 + b"7\ndata: x\n\n")
+    assert frame.retry == 7
+    (frame,) = decoder.feed(b"retry: " + b"1" * 5000 + b"\ndata: x\n\n")
+    assert frame.retry == 7
+
+
 @examples(1500)
 @given(streams, cuts)
 def test_any_bytes_give_what_the_reference_gives(body: bytes, positions: list[int]) -> None:
