@@ -56,9 +56,9 @@ def _measure(name: str, url: str, shape: str, options: argparse.Namespace) -> fl
     """Microseconds of CPU an event."""
     # The SDK is so much slower that a tenth of the answers is plenty.
     answers = max(1, options.answers // 10) if name == "cohere SDK" else options.answers
-    seconds = run_client(
-        "benchmarks.contestants", name, url, shape, str(answers), options.loop
-    )["seconds"]
+    seconds = run_client("benchmarks.contestants", name, url, shape, str(answers), options.loop)[
+        "seconds"
+    ]
     return float(seconds) / answers / options.events * 1e6
 
 

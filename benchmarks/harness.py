@@ -82,7 +82,9 @@ def chunked(frames: Sequence[bytes], chunk_bytes: int | None) -> bytes:
     pieces: Sequence[bytes] = frames
     if chunk_bytes is not None:
         pieces = [body[i : i + chunk_bytes] for i in range(0, len(body), chunk_bytes)]
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
     return head + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
 
 

@@ -389,9 +389,11 @@ class Listeners:
         return register
 
     def add(self, registration: Registration) -> None:
+        """Where the decorators put an event's handler; each kind of listener has its own."""
         raise TypeError(f"{type(self).__name__} takes no handlers")
 
     def add_error(self, registration: Registration) -> None:
+        """Where ``on_error`` puts a handler; each kind of listener has its own."""
         raise TypeError(f"{type(self).__name__} takes no handlers")
 
 
@@ -445,9 +447,11 @@ class Dispatcher(Listeners):
         return found
 
     def add(self, registration: Registration) -> None:
+        """Put a handler behind those registered so far; the decorators call it."""
         self._entries.append(registration)
 
     def add_error(self, registration: Registration) -> None:
+        """Put a handler behind those registered so far; ``on_error`` calls it."""
         self._error_entries.append(registration)
 
 

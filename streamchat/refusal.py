@@ -24,6 +24,7 @@ __all__ = ["expirer", "failed_generation", "refusal", "timed_out", "two_consumer
 
 
 def two_consumers() -> ConcurrencyError:
+    """A stream was asked for its next event while it was still busy with one."""
     return ConcurrencyError(
         "this stream is being consumed already; give each task a stream of its own, "
         "or hand the events on through a queue"
@@ -38,6 +39,7 @@ _TIMEOUT_TEXTS: Mapping[str, str] = {
 
 
 def timed_out(host: str, phase: str, seconds: float) -> StreamTimeoutError:
+    """A limit of ``Timeout`` was passed."""
     text = _TIMEOUT_TEXTS[phase].format(host=host, seconds=f"{seconds:g}")
     return StreamTimeoutError(f"{text} (Timeout.{phase})", phase=phase, seconds=seconds, host=host)
 

@@ -108,38 +108,39 @@ OTHER_BLOCKS = [
 @st.composite
 def delta_blocks(draw: st.DrawFn, favourite: str) -> bytes:
     """A delta block, usually of the favourite lane and usually as our encoder writes it."""
-    name = draw(st.sampled_from([favourite] * 6 + LANES + list(TEMPLATES)))
+    name = draw(st.sampled_from([favourite] * 60 + LANES + list(TEMPLATES)))
     before, after = TEMPLATES[name]
-    if draw(st.integers(0, 3)) == 0:
+    if draw(st.integers(0, 4)) == 2:
         middle = b"".join(draw(st.lists(st.sampled_from(STRING_PIECES), max_size=4)))
     else:
-        middle = draw(st.sampled_from([b"a", b" b", b"\\n", "é".encode(), b'\\"']))
+        usual = [b"a", b" b", b"\\n", "é".encode(), b'\\"', b"c\\ud83d", b"\\ude00d"]
+        middle = draw(st.sampled_from(usual))
     block = before + b'"' + middle + b'"' + after
-    match draw(st.integers(0, 40)):
-        case 0:
+    match draw(st.integers(0, 60)):  # hypothesis is fond of both ends
+        case 20:
             block = b"id: 9\n" + block
-        case 1:
+        case 21:
             block = block + b"\nid: 9"
-        case 2:
+        case 22:
             block = block.partition(b"\n")[2]  # no event line
-        case 3:
+        case 23:
             block = block.replace(b'":', b'": ').replace(b",", b", ")
-        case 4:
+        case 24:
             block = block.replace(b"data: ", b"data:", 1)
-        case 5:
+        case 25:
             block = b"\n" + block
-        case 6:
+        case 26:
             position = draw(st.integers(0, len(block)))
             block = block[:position] + draw(st.binary(max_size=2)) + block[position + 1 :]
-        case 7:
+        case 27:
             block = before + draw(st.sampled_from([b'"', b"", b"null", b"7", b"[]"])) + after
-        case 8:
+        case 28:
             block = block.replace(b'"index":0,', b"").replace(b'"index":1,', b'"index":1.0,')
-        case 9:
+        case 29:
             block = block.replace(b'{"type"', b'{"logprobs":{"token_ids":[1]},"type"', 1)
-        case 10:
+        case 30:
             block = block.replace(b"\n", b"\n: c\n")
-        case 11:
+        case 31:
             block = block.replace(b"event: c", b"event: error\nx: c", 1)
         case _:
             pass
@@ -155,7 +156,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
         blocks += map(block_of, STARTS[5:])
     blocks += draw(
         st.lists(
-            st.one_of(deltas, deltas, deltas, deltas, st.sampled_from(OTHER_BLOCKS)),
+            st.one_of(deltas, deltas, deltas, deltas, deltas, st.sampled_from(OTHER_BLOCKS)),
             min_size=3,
             max_size=14,
         )

@@ -151,9 +151,11 @@ async def test_a_proxy_of_the_environment_is_used_for_others(
 
 async def test_headers_of_the_call_win_over_the_clients() -> None:
     """headers= of a call over those of the client over its defaults, whatever their case."""
-    async with serve(answer_whole) as wire:
-        async with client(wire, headers={"user-agent": "mine", "X-A": "1"}) as chat:
-            await chat.chat("Hi", headers={"X-A": "2"})
+    async with (
+        serve(answer_whole) as wire,
+        client(wire, headers={"user-agent": "mine", "X-A": "1"}) as chat,
+    ):
+        await chat.chat("Hi", headers={"X-A": "2"})
     assert wire.requests[0].headers["user-agent"] == "mine"
     assert wire.requests[0].headers["x-a"] == "2"
 
