@@ -47,7 +47,7 @@ class LocalServer:
     ::
 
         async with LocalServer() as server:
-            client = Client("any key", base_url=server.url)
+            client = Client("any-key", base_url=server.url)
 
     Args:
         host: where to listen: ``127.0.0.1`` (default), another loopback address, or ``localhost``.

@@ -86,7 +86,11 @@ def _object_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, 
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
-    converter.register_structure_hook_factory(attrs.has, lambda cls: _object_hook(converter, cls))
+
+    def object_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
+        return _object_hook(converter, cls)
+
+    converter.register_structure_hook_factory(attrs.has, object_hook)
     converter.register_structure_hook(str, _exactly(str))
     converter.register_structure_hook(int, _exactly(int))
     converter.register_structure_hook(float, _exactly(float, int))
@@ -134,4 +138,5 @@ _JSON_NAMES: Mapping[type, str] = {
 
 
 def json_name(value: object) -> str:
+    """What JSON calls a value of this type, for error messages."""
     return _JSON_NAMES.get(type(value), type(value).__name__)

@@ -412,6 +412,7 @@ def test_content_of_an_unknown_kind_is_an_unknown_event(kind: str, inner: str) -
     assert UnknownEvent(kind, json.loads(text)) == event
     assert isinstance(event, UnknownEvent)
     assert "" == event.delta.message.content.text == event.delta.message.content.thinking
+    assert event.text == "" == event.thinking
 
 
 def test_a_filled_message_start_is_honoured() -> None:
