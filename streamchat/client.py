@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from streamchat._version import __version__
-from streamchat.credentials import Secret, checked_headers, checked_key
+from streamchat.credentials import Secret, checked_headers, checked_key, hidden
 from streamchat.dispatcher import Dispatcher, Handler, Listeners, Registration, as_dispatcher
 from streamchat.plan import Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
@@ -75,7 +75,12 @@ class Client(Listeners):
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
         self._model, self._base_url = model, ""
-        api_key = _secret(api_key)
+        if api_key is not None and not isinstance(api_key, str):
+            kind, api_key = type(api_key).__name__, None  # type: ignore[unreachable]
+            raise TypeError(f"api_key must be a str, not {kind}")
+        api_key = Secret(os.environ.get("CO_API_KEY", "") if api_key is None else api_key)
+        headers = hidden(headers)
+        headers = checked_headers(headers)
         key = checked_key(api_key)
         self._base_url = _checked_base_url(
             base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL, allow_http=allow_http
@@ -88,10 +93,12 @@ class Client(Listeners):
             raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
         if max_connections < 0:
             raise ValueError("max_connections must be 0 (no limit) or more")
+        if max_event_bytes < 1:
+            raise ValueError("max_event_bytes must be at least 1")
         self._timeout = _instance("timeout", timeout, Timeout, Timeout())
         self._retry = _instance("retry", retry, Retry, Retry())
         self._max_event_bytes = max_event_bytes
-        self._headers = _request_headers(key, client_name, headers or {})
+        self._headers = _request_headers(key, client_name, headers)
         self._budget = RetryBudget()
         self._dispatcher = Dispatcher()
         self._transport = Transport(
@@ -137,12 +144,14 @@ class Client(Listeners):
                 "no model: pass model= here or to Client(), for example command-a-03-2025"
             )
         request = ChatRequest.build(messages, chosen, options)
+        headers = hidden(headers)
+        headers = checked_headers(headers)
         return ChatStream(
             Plan(
                 transport=self._transport,
                 request=request,
                 body=encode_json(request.to_dict()),
-                headers=self._headers | checked_headers(headers or {}),
+                headers=_merged(self._headers, headers),
                 dispatchers=(self._dispatcher, *map(as_dispatcher, handlers)),
                 timeout=_instance("timeout", timeout, Timeout, self._timeout),
                 retry=_instance("retry", retry, Retry, self._retry),
@@ -169,6 +178,7 @@ class Client(Listeners):
         It is streamed all the same, so that handlers hear it as it comes and a failure carries what
         had arrived.
         """
+        headers = hidden(headers)  # a traceback shows local variables
         stream = self.chat_stream(
             messages,
             model=model,
@@ -222,15 +232,6 @@ class Client(Listeners):
             )
 
 
-def _secret(api_key: str | None) -> Secret | None:
-    """The key, or the environment's, wrapped so that it cannot be shown."""
-    if api_key is None:
-        api_key = os.environ.get("CO_API_KEY")
-    if api_key is not None and not isinstance(api_key, str):
-        raise TypeError(f"api_key must be a str, not {type(api_key).__name__}")
-    return None if api_key is None else Secret(api_key)
-
-
 def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:
     if value is None:
         return default
@@ -258,10 +259,16 @@ def _request_headers(
         headers |= checked_headers({"X-Client-Name": client_name})
     if key is not None:
         headers["Authorization"] = Secret(f"Bearer {key}")
+    return _merged(headers, extra)
+
+
+def _merged(headers: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """Headers with others over them, whatever the case of their names."""
+    merged = dict(headers)
     own = {name.lower(): name for name in headers}
-    for name, value in checked_headers(extra).items():
-        headers[own.get(name.lower(), name)] = value
-    return headers
+    for name, value in extra.items():
+        merged[own.get(name.lower(), name)] = value
+    return merged
 
 
 def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
@@ -271,6 +278,8 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         ConfigurationError: no http(s) URL with a host, user or password in it, a query, or plain
             http to another machine. The message does not repeat the URL: it may hold a secret.
     """
+    if not isinstance(base_url, str):
+        raise TypeError(f"base_url must be a str, not {type(base_url).__name__}")
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname or "", parts.port

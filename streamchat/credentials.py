@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from streamchat.protocol.errors import ConfigurationError
 
-__all__ = ["Secret", "checked_headers", "checked_key"]
+__all__ = ["Secret", "checked_headers", "checked_key", "hidden"]
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
@@ -34,15 +34,13 @@ class Secret(str):
         raise TypeError("a secret is not pickled")
 
 
-def checked_key(key: Secret | None) -> Secret | None:
-    """The key without the line end that files leave; ``None`` if there is none, or an empty one.
+def checked_key(key: Secret) -> Secret | None:
+    """The key without the line end that files leave; ``None`` for an empty one.
 
     Raises:
         ConfigurationError: it holds white space, control characters or other than ASCII, or is
             longer than 4,096 characters. The message does not show it.
     """
-    if key is None:
-        return None
     key = Secret(key.removesuffix("\n").removesuffix("\r"))
     if not key:
         return None
@@ -54,15 +52,22 @@ def checked_key(key: Secret | None) -> Secret | None:
     )
 
 
+def hidden(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """A copy whose values show nowhere; to be made before anything can fail."""
+    return {
+        name: Secret(value) if isinstance(value, str) else value
+        for name, value in (headers or {}).items()
+    }
+
+
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A copy of extra request headers, safe to send.
+    """A copy of extra request headers (see :func:`hidden`), safe to send.
 
     Raises:
         TypeError: a name or value that is no ``str``.
         ValueError: a name that is no RFC 9110 token, or a value that is not printable ASCII; the
             message names the header and does not show the value.
     """
-    checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("headers must map str to str")
@@ -70,5 +75,4 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} is not a valid header name")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of header {name!r} must be printable ASCII")
-        checked[name] = Secret(value)
-    return checked
+    return dict(headers)

@@ -7,6 +7,7 @@ dictionary look-up.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
@@ -232,7 +233,7 @@ def _read_handler(
 
 
 def _is_async(function: Any) -> bool:
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  # its kind matters, not its presence
@@ -499,17 +500,21 @@ class Handler:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, value in vars(cls).items():
-            if not name.startswith("on_"):
-                continue
+        # All classes but Handler itself, so that mixins count, in the order of definition.
+        inherited = [vars(base) for base in reversed(cls.__mro__) if base not in Handler.__mro__]
+        names = dict.fromkeys(n for base in inherited for n in base if n.startswith("on_"))
+        for name in names:
+            value = getattr(cls, name)
             if name not in _HANDLER_NAMES and name != "on_error":
                 close = get_close_matches(name, [*_HANDLER_NAMES, "on_error"], n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 raise TypeError(f"{cls.__name__}.{name} is no event of Chat v2{hint}")
             if not callable(value):
                 raise TypeError(f"{cls.__name__}.{name} must be a method")
-        names = [*cls.handled, *(name for name in vars(cls) if name.startswith("on_"))]
-        cls.handled = tuple(dict.fromkeys(names))
+            if inspect.isfunction(value):
+                takes = "error" if name == "on_error" else "event"
+                _takes_context(functools.partial(value, None), value.__qualname__, takes)
+        cls.handled = tuple(names)
 
 
 def as_dispatcher(handlers: Any) -> Dispatcher:

@@ -90,6 +90,11 @@ async def refusal(
 
 def _redirect_text(headers: Mapping[str, str]) -> bytes:
     """Where a redirect leads, without path and query; the prompt is not sent there."""
-    target = urlsplit(headers.get("location", ""))
-    origin = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
-    return f"redirect to {origin} refused; set base_url to where the API is".encode()
+    try:
+        target = urlsplit(headers.get("location", ""))
+        origin = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
+    except ValueError:
+        origin = "an unreadable address"
+    return f"redirect to {origin} refused; set base_url to where the API is".encode(
+        "utf-8", "replace"
+    )

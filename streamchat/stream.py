@@ -2,23 +2,24 @@
 
 The flow, one way::
 
-    exchange.read() -> reader.split() -> reader.read() -> handlers, in order -> your ``async for``
+    source.receive() -> reader.read() -> handlers, in order -> your ``async for``
 
 ``__anext__`` is the hot path and holds the whole loop: another coroutine in between costs 0.2 us an
-event. Everything that happens once a chunk is in ``_more``, once a stream in ``_begin`` and
-``_finish``; every failure leaves through ``_fail``, which closes the connection first.
+event. What happens once a chunk is in ``_more``; a stream ends once, in ``_finish`` or ``_end``, and
+every failure leaves through ``_fail``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from operator import length_hint
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from streamchat.dispatcher import (
     Call,
@@ -30,22 +31,20 @@ from streamchat.dispatcher import (
     compile_routes,
 )
 from streamchat.plan import Plan
-from streamchat.policy import retry_delay
 from streamchat.protocol.errors import (
+    GenerationError,
     StreamChatError,
     TransportError,
     TruncatedStreamError,
 )
 from streamchat.protocol.events import Event
-from streamchat.protocol.reader import EventReader
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
-from streamchat.refusal import expirer, failed_generation, refusal, timed_out, two_consumers
+from streamchat.refusal import failed_generation, two_consumers
+from streamchat.source import Source, closed
 from streamchat.timing import Timing
-from streamchat.transport import Exchange
 from streamchat.views import Frames, Pieces
-from streamchat.watchdog import Watchdog
 
 __all__ = ["ChatStream"]
 
@@ -56,8 +55,6 @@ hold up the others; 0.01 us an event (design.md 6)."""
 
 _NO_BLOCKS: Iterator[bytes] = iter(())
 """Shared by all waiting streams: at thousands of them the collector's work counts."""
-
-_State = Literal["new", "open", "complete", "failed", "closed"]
 
 
 class ChatStream(Listeners):
@@ -78,60 +75,51 @@ class ChatStream(Listeners):
 
     __slots__ = (
         "__weakref__",
-        "_arrived",
-        "_attempts",
         "_blocks",
-        "_blocks_received",
         "_busy",
         "_context",
         "_dispatcher",
-        "_error",
-        "_exchange",
+        "_empty_blocks",
         "_finished_at",
-        "_first_byte_at",
-        "_first_event_at",
         "_first_text_at",
-        "_longest_gap",
+        "_judged_error",
+        "_outcome",
         "_pending",
         "_plan",
+        "_raw",
         "_read",
-        "_reader",
         "_routes",
-        "_state",
+        "_source",
+        "_table",
         "_unyielded",
-        "_watchdog",
     )
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._dispatcher = Dispatcher()
-        self._state: _State = "new"
-        self._attempts = 0
-        self._exchange: Exchange | None = None
-        self._watchdog: Watchdog | None = None
-        self._error: BaseException | None = None
-        self._busy = False
-        self._reader = EventReader(plan.max_event_bytes)
-        self._read = self._reader.read
+        self._context = Context(weakref.ref(self), plan.request, plan.data, plan.index)
+        self._source = Source(plan)
+        self._read: Callable[[bytes], Event | None] = self._source.reader.read
+        # How it ended: the answer, or why there is none. ``None`` while it has not.
+        self._outcome: ChatResponse | Exception | None = None
+        self._pending: list[bytes] | None = None
         self._blocks = _NO_BLOCKS
-        self._pending: list[bytes] = []
-        self._blocks_received = 0
+        self._empty_blocks = 0
         self._unyielded = 0
-        self._routes: Mapping[type, tuple[Call, ...]] = {}
-        self._context: Context | None = None
-        self._arrived: float | None = None
-        self._first_byte_at: float | None = None
-        self._first_event_at: float | None = None
+        self._busy = False
+        self._judged_error: Exception | None = None
+        self._raw = False
+        self._routes: Routes | None = None
+        self._table: Mapping[type, tuple[Call, ...]] = {}
         self._first_text_at: float | None = None
         self._finished_at: float | None = None
-        self._longest_gap: float | None = None
 
     # --- what it is ------------------------------------------------------------------------------
 
     @property
     def snapshot(self) -> ChatResponse:
         """The answer so far; valid at any moment, independent of what comes later."""
-        return self._reader.snapshot
+        return self._source.reader.snapshot
 
     @property
     def request(self) -> ChatRequest:
@@ -141,12 +129,12 @@ class ChatStream(Listeners):
     @property
     def status(self) -> int | None:
         """The HTTP status; ``None`` before the headers."""
-        return self._exchange.status if self._exchange is not None else None
+        return self._source.status
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The response's headers, names in lower case; empty before they are there."""
-        return self._exchange.headers if self._exchange is not None else {}
+        return self._source.headers
 
     @property
     def request_id(self) -> str | None:
@@ -155,31 +143,43 @@ class ChatStream(Listeners):
 
     @property
     def attempts(self) -> int:
-        """How many times the request was sent in all; 0 before the first."""
-        return self._attempts
+        """How many times the request was sent in all; 0 before the first. The free replacement of
+        a stale connection is not counted."""
+        return self._source.attempts
 
     @property
     def timing(self) -> Timing:
         """Seconds from the request, as far as they are known."""
         self._note_first_text()
-        watchdog = self._watchdog
-        start = watchdog.started if watchdog is not None else 0.0
+        source = self._source
+        start = source.started
 
         def since(moment: float | None) -> float | None:
-            return None if moment is None else moment - start
+            return None if moment is None or start is None else moment - start
 
         return Timing(
-            since(self._first_byte_at),
-            since(self._first_event_at),
+            since(source.first_byte_at),
+            since(source.first_event_at),
             since(self._first_text_at),
-            self._longest_gap,
+            source.longest_gap,
             since(self._finished_at),
         )
 
     def __repr__(self) -> str:
         model, request_id = self._plan.request.model, self.request_id
         shown = f" request_id={request_id!r}" if request_id else ""
-        return f"<ChatStream model={model!r} {self._state}{shown}>"
+        return f"<ChatStream model={model!r} {self._state()}{shown}>"
+
+    def _state(self) -> str:
+        match self._outcome:
+            case None:
+                return "open" if self._source.attempts else "new"
+            case ChatResponse():
+                return "complete"
+            case TransportError(kind="closed"):
+                return "closed"
+            case _:
+                return "failed"
 
     # --- three ways to consume -------------------------------------------------------------------
 
@@ -194,8 +194,9 @@ class ChatStream(Listeners):
                 for block in self._blocks:
                     event = self._read(block)
                     if event is None:
+                        self._empty_blocks += 1
                         continue
-                    calls = self._routes.get(type(event))
+                    calls = self._table.get(type(event))
                     if calls is not None:
                         self._busy = True
                         for call, is_async, registration in calls:
@@ -206,9 +207,10 @@ class ChatStream(Listeners):
                                     result = call(event)
                                     if result is not None and inspect.isawaitable(result):
                                         await result
-                            except Exception as error:
-                                if not await self._recovered(error, registration, event):
-                                    raise
+                            except Exception as error:  # noqa: BLE001  # raised again below
+                                failure = await self._judged(error, registration, event)
+                                if failure is not None:
+                                    raise failure  # noqa: B904  # the handler's own
                         self._busy = False
                     return event
                 if not await self._more():
@@ -222,25 +224,21 @@ class ChatStream(Listeners):
         return self._run().__await__()
 
     async def _run(self) -> ChatResponse:
-        """Run to the end and return the answer; again after the end, say how it ended."""
+        """Run to the end and return the answer; after the end, say again how it ended."""
         async for _ in self:
             pass
-        if self._error is not None:
-            raise self._error
-        if self._reader.end is None:
-            raise TransportError(
-                "the stream was closed before the answer was complete", kind="closed"
-            )
-        return self._reader.end.response
+        if isinstance(self._outcome, ChatResponse):
+            return self._outcome
+        raise copy.copy(self._outcome or closed())
 
     async def __aenter__(self) -> ChatStream:
         """Send the request and wait for its first event."""
         if self._busy:
             raise two_consumers()
-        if self._state == "new":
+        if self._outcome is None and self._pending is None and not self._source.attempts:
             self._busy = True
             try:
-                await self._begin()
+                await self._open()
             except BaseException as error:
                 await self._fail(error)
                 raise
@@ -256,34 +254,44 @@ class ChatStream(Listeners):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the stream; an unfinished one closes its connection at once. Idempotent."""
-        if self._state == "open" and self._reader.end is not None:
+        """Close the stream. Idempotent, from any task of its loop.
+
+        A complete answer's connection is given back, which takes 100 ms at most when the server
+        goes on talking; an unfinished one is closed at once, and a task that waits for the next
+        event gets a ``TransportError``.
+        """
+        if self._outcome is not None:
+            return
+        if self._source.reader.end is not None:
             await self._finish()
-        elif self._state in ("new", "open"):
-            self._end("closed")
+        else:
+            self._end(closed())
+            self._source.abort(closed())
 
     def text(self) -> AsyncIterator[str]:
         """The answer's text, piece by piece; handlers hear all events meanwhile."""
-        return Pieces(self, "text")
+        return Pieces(self, "text", self.aclose)
 
     def thinking(self) -> AsyncIterator[str]:
         """What the model thinks, piece by piece; handlers hear all events meanwhile."""
-        return Pieces(self, "thinking")
+        return Pieces(self, "thinking", self.aclose)
 
     def frames(self) -> AsyncIterator[Frame]:
-        """Raw frames instead of events, ``[DONE]`` included: no handlers, no snapshot.
+        """Raw frames instead of events, ``[DONE]`` included: no handlers, no snapshot, no answer.
 
-        A body that ends before a ``message-end`` frame is an error here too.
+        A body that ends before ``message-end`` is an error here too, and so is a failed answer,
+        after its frames.
         """
-        return Frames(self._next_frame)
+        return Frames(self._next_frame, self.aclose)
 
     async def _next_frame(self) -> Frame:
         if self._busy:
             raise two_consumers()
+        self._raw = True
         try:
             while True:
                 for block in self._blocks:
-                    frame = self._reader.read_frame(block)
+                    frame = self._source.reader.read_frame(block)
                     if frame is not None:
                         return frame
                 if not await self._more():
@@ -298,19 +306,22 @@ class ChatStream(Listeners):
     async def _more(self) -> bool:
         """Get the next blocks into ``_blocks``; ``False`` when the stream has ended."""
         self._busy = True
+        source = self._source
         try:
-            if self._state == "new":
-                await self._begin()
-            if self._state != "open":
+            if self._outcome is not None:
+                if not source.attempts:
+                    raise closed()  # before it began
                 return False
-            if self._pending:
-                self._freeze_handlers()
-                blocks, self._pending = self._pending, []
+            if not source.attempts:
+                await self._open()
+            if self._pending is not None:
+                self._table = self._freeze().events
+                blocks, self._pending = self._pending, None
             else:
                 if await self._ended():
                     return False
-                blocks = await self._receive()
-            self._blocks_received += len(blocks)
+                self._note_first_text()
+                blocks = await source.receive()
             self._unyielded += len(blocks)
             if self._unyielded >= YIELD_EVERY:
                 self._unyielded = 0
@@ -320,6 +331,10 @@ class ChatStream(Listeners):
         finally:
             self._busy = False
 
+    async def _open(self) -> None:
+        self._pending = await self._source.open()
+        self._read = self._source.reader.read
+
     async def _ended(self) -> bool:
         """Whether the answer is complete, now that all blocks at hand were read; then wind up.
 
@@ -328,201 +343,112 @@ class ChatStream(Listeners):
             TruncatedStreamError: ``[DONE]`` without ``message-end``.
             FrameTooLargeError: an event passed the limit; those before it were handed out.
         """
-        reader = self._reader
-        if reader.end is not None:
+        reader = self._source.reader
+        if reader.end is not None and (reader.terminated or not self._raw):
             await self._finish()
-            failure = failed_generation(reader.end)
-            if failure is not None:
-                raise failure
+            if isinstance(self._outcome, GenerationError):
+                raise copy.copy(self._outcome)
             return True
         if reader.terminated:
-            raise self._truncated("the stream said [DONE] before the answer was complete")
+            raise TruncatedStreamError(
+                "the stream said [DONE] before the answer was complete",
+                kind="truncated",
+                host=self._plan.transport.host,
+            )
         if reader.too_large is not None:
             raise reader.too_large
         return False
 
-    def _truncated(self, text: str) -> TruncatedStreamError:
-        return TruncatedStreamError(text, kind="truncated", host=self._plan.transport.host)
-
-    async def _receive(self) -> list[bytes]:
-        """Wait for bytes that complete at least one event, and return the blocks."""
-        exchange, reader, watchdog = self._exchange, self._reader, self._watchdog
-        assert exchange is not None and watchdog is not None
-        clock = self._plan.clock
-        self._note_first_text()
-        if watchdog.first_event_due is None:
-            watchdog.waiting_since = clock()
-        while True:
-            chunk = await exchange.read()
-            if not chunk:
-                raise self._truncated("the body ended before the answer was complete")
-            blocks = reader.split(chunk)
-            if reader.holds_event(blocks):
-                break
-            if reader.too_large is not None:
-                raise reader.too_large
-        now = clock()
-        watchdog.waiting_since = None
-        if self._arrived is not None:
-            self._longest_gap = max(self._longest_gap or 0.0, now - self._arrived)
-        self._arrived = now
-        return blocks
-
     def _note_first_text(self) -> None:
         """Text that was read since the last arrival came with that arrival."""
-        if self._first_text_at is None and self._reader.has_text:
-            self._first_text_at = self._arrived
+        if self._first_text_at is None and self._source.reader.has_text:
+            self._first_text_at = self._source.arrived
 
-    def _freeze_handlers(self) -> None:
+    def _freeze(self) -> Routes:
         """From here on, what is registered is what this stream uses."""
-        self._routes = self._compiled().events
-
-    def _compiled(self) -> Routes:
-        plan = self._plan
-        self._context = self._context or Context(
-            weakref.ref(self), plan.request, plan.data, plan.index
-        )
-        dispatchers = (*plan.dispatchers, self._dispatcher)
-        return compile_routes(
-            [entry for dispatcher in dispatchers for entry in dispatcher.registrations()],
-            [entry for dispatcher in dispatchers for entry in dispatcher.error_registrations()],
-            self._context,
-        )
-
-    # --- the beginning: attempts -----------------------------------------------------------------
-
-    async def _begin(self) -> None:
-        """Send the request, again if need be, until the first event is there."""
-        plan = self._plan
-        self._state = "open"
-        self._watchdog = Watchdog(plan.timeout, clock=plan.clock, loop=asyncio.get_running_loop())
-        while True:
-            self._attempts += 1
-            failure = await self._attempt(self._watchdog)
-            if failure is None:
-                plan.budget.refund()
-                return
-            delay = retry_delay(
-                plan.retry,
-                failure,
-                attempt=self._attempts,
-                budget=plan.budget,
-                random=plan.random(),
+        if self._routes is None:
+            dispatchers = (*self._plan.dispatchers, self._dispatcher)
+            self._routes = compile_routes(
+                [entry for dispatcher in dispatchers for entry in dispatcher.registrations()],
+                [entry for dispatcher in dispatchers for entry in dispatcher.error_registrations()],
+                self._context,
             )
-            if delay is None or not self._watchdog.allows(delay):
-                raise failure
-            await asyncio.sleep(delay)
-
-    async def _attempt(self, watchdog: Watchdog) -> StreamChatError | None:
-        """One try, up to its first event; returns why it failed, if it did."""
-        plan = self._plan
-        self._reader = EventReader(plan.max_event_bytes)
-        self._read = self._reader.read
-        watchdog.begin_attempt()
-        exchange, failure = await self._open(watchdog)
-        if exchange is None:
-            return failure
-        self._exchange = exchange
-        self._first_byte_at = plan.clock()
-        failure = await refusal(exchange, plan.transport.host, now=plan.wall_clock)
-        if failure is None:
-            watchdog.watch(expirer(exchange, plan.transport.host))
-            try:
-                self._pending = await self._receive()
-            except StreamChatError as error:
-                failure = error
-            else:
-                self._first_event_at = self._arrived
-                watchdog.begin_events()
-                return None
-        watchdog.stop()
-        exchange.close()
-        return failure
-
-    async def _open(
-        self, watchdog: Watchdog
-    ) -> tuple[Exchange, None] | tuple[None, StreamChatError]:
-        """Status and headers, or why there are none."""
-        plan, due = self._plan, watchdog.due()
-        seconds = None if due is None else max(0.0, due[0] - plan.clock())
-        failure: StreamChatError | None = None
-        scope = asyncio.timeout(seconds)
-        try:
-            async with scope:
-                exchange = await plan.transport.open(
-                    plan.headers, plan.body, connect_timeout=plan.timeout.connect
-                )
-                return exchange, None
-        except StreamChatError as error:
-            failure = error
-        except TimeoutError:
-            if due is None or not scope.expired():
-                raise  # somebody else's
-        return None, failure or timed_out(plan.transport.host, *due[1:])  # type: ignore[index]
+        return self._routes
 
     # --- the end ---------------------------------------------------------------------------------
 
     async def _finish(self) -> None:
-        """The answer is complete: give the connection back."""
-        exchange = self._exchange
-        assert exchange is not None
-        self._stop_watching()
-        self._state = "complete"
-        self._finished_at = self._arrived
-        await exchange.drain()
+        """``message-end`` was read: that is how it ended, whatever happens to the connection."""
+        end = self._source.reader.end
+        assert end is not None
+        failure: StreamChatError | None = failed_generation(end)
+        if self._raw:
+            failure = failure or StreamChatError(
+                "this stream was read as raw frames, so there is no answer to await"
+            )
+        if failure is not None:
+            self._add_facts(failure)
+        self._outcome = failure or end.response
+        self._finished_at = self._source.arrived
+        await self._source.finish()
 
-    def _end(self, state: _State) -> None:
-        """Close the connection now, whatever it is doing."""
-        self._stop_watching()
-        if self._exchange is not None:
-            self._exchange.close()
-        self._state = state
+    def _end(self, outcome: Exception) -> None:
+        """Close the connection now, whatever it is doing; the first outcome stands."""
+        self._source.close()
         self._blocks = _NO_BLOCKS
-        if self._finished_at is None:
+        if self._outcome is None:
+            self._outcome = outcome
             self._finished_at = self._plan.clock()
 
-    def _stop_watching(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.stop()
-
     async def _fail(self, error: BaseException) -> None:
-        """The only way out with an error: connection closed, facts added, ``on_error`` told."""
-        events = self._events_read()
+        """The only way out with an error: facts added, connection closed, ``on_error`` told."""
         self._busy = False
-        self._end("failed")
-        if not isinstance(error, Exception):
-            return  # a cancellation or an exit: nothing may be awaited before it goes on
-        seen, self._error = self._error is error, error
-        if not isinstance(error, StreamChatError):
+        if not isinstance(error, StreamChatError) or error is self._judged_error:
+            # A handler's own exception, a cancellation, an exit: not ours to keep or to dress, and
+            # nothing may be awaited before a cancellation goes on.
+            self._end(_stopped_by(error))
             return
-        error.attempts = max(1, self._attempts)
-        if error.partial is None and self._reader.has_events:
+        self._add_facts(error)
+        # A copy: the original's traceback holds this stream, and both would wait for the collector.
+        self._end(copy.copy(error))
+        await self._tell(error)
+
+    def _add_facts(self, error: StreamChatError) -> None:
+        source = self._source
+        error.attempts = max(1, source.attempts)
+        if error.partial is None and source.reader.has_events:
             error.partial = self.snapshot
         if isinstance(error, TransportError):
-            error.events = events
-        if not seen:
-            await self._tell(error)
+            left = length_hint(self._blocks) + self._empty_blocks
+            error.events = max(0, source.blocks_received - left)
 
-    def _events_read(self) -> int:
-        return max(0, self._blocks_received - length_hint(self._blocks))
-
-    async def _recovered(self, error: Exception, registration: Registration, event: Event) -> bool:
-        """Whether an ``on_error`` handler takes a handler's failure upon itself."""
+    async def _judged(
+        self, error: Exception, registration: Registration, event: Event
+    ) -> Exception | None:
+        """What to raise for a handler's failure; ``None`` if ``on_error`` takes it upon itself."""
         error.add_note(f"raised by handler {registration.name} for a {event.type} event")
+        if isinstance(error, StopAsyncIteration):
+            # It would end the consumer's `async for` as if the answer were complete.
+            error = RuntimeError(f"handler {registration.name} raised StopAsyncIteration")
         if await self._tell(error):
-            return True
-        self._error = error
-        return False
+            return None
+        self._judged_error = error
+        return error
 
     async def _tell(self, error: Exception) -> bool:
         """Call the ``on_error`` handlers; whether one of them returned ``True``."""
         recovered = False
-        for call, is_async, registration in self._compiled().errors:
-            if isinstance(error, registration.types):
+        for call, is_async, registration in self._freeze().errors:
+            if not isinstance(error, registration.types):
+                continue
+            try:
                 result = call(error)
                 if is_async or inspect.isawaitable(result):
                     result = await result
-                recovered = recovered or result is True
+            except Exception as failure:
+                failure.add_note(f"raised by on_error handler {registration.name}")
+                raise
+            recovered = recovered or result is True
         return recovered
 
     def add(self, registration: Registration) -> None:
@@ -534,14 +460,21 @@ class ChatStream(Listeners):
         self._dispatcher.add_error(registration)
 
     def __del__(self) -> None:
-        if getattr(self, "_state", "closed") != "open":
+        source: Source | None = getattr(self, "_source", None)
+        if source is None or not source.attempts or self._outcome is not None:
             return
-        unfinished = self._reader.end is None
-        self._end("closed")
+        shown, unfinished = repr(self), source.reader.end is None
+        source.close()
         if unfinished:
             warnings.warn(
-                f"{self!r} was dropped before its end; use `async with`, or await aclose()",
+                f"{shown} was dropped before its end; use `async with`, or await aclose()",
                 ResourceWarning,
                 source=self,
                 stacklevel=2,
             )
+
+
+def _stopped_by(error: BaseException) -> TransportError:
+    return TransportError(
+        f"the stream was stopped by {type(error).__name__}, raised around it", kind="closed"
+    )

@@ -18,7 +18,14 @@ __all__ = ["Frames", "Pieces"]
 class Pieces:
     """The text or the thinking of a stream, piece by piece."""
 
-    def __init__(self, events: AsyncIterator[Event], kind: Literal["text", "thinking"]) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[Event],
+        kind: Literal["text", "thinking"],
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.aclose = close
+        """Close the stream, as ``contextlib.aclosing`` does."""
         self._events = events
         self._kind = kind
 
@@ -37,7 +44,13 @@ class Pieces:
 class Frames:
     """The frames of a stream as they are."""
 
-    def __init__(self, next_frame: Callable[[], Awaitable[Frame]]) -> None:
+    def __init__(
+        self,
+        next_frame: Callable[[], Awaitable[Frame]],
+        close: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.aclose = close
+        """Close the stream, as ``contextlib.aclosing`` does."""
         self._next_frame = next_frame
 
     def __aiter__(self) -> Frames:

@@ -87,6 +87,10 @@ class FakeTransport:
         self.script = list(script)
         self.requests: list[tuple[Mapping[str, str], bytes]] = []
         self.opened_at: list[float] = []
+        self.users: list[Any] = []
+
+    def attach(self, user: Any) -> None:
+        self.users = [*self.users, user]
 
     async def open(
         self, headers: Mapping[str, str], body: bytes, *, connect_timeout: float | None

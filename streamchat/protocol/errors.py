@@ -118,7 +118,7 @@ class TransportError(StreamChatError):
         super().__init__(message)
         self.kind = kind
         """What failed, one word: ``connection``, ``dns``, ``refused``, ``tls``, ``certificate``,
-        ``proxy``, ``resources``, ``reset``, ``timeout``, ``truncated``, ``closed``."""
+        ``proxy``, ``proxy_refused``, ``resources``, ``reset``, ``timeout``, ``truncated``, ``closed``."""
         self.host = host
         """Host and port of the peer."""
         self.errno = errno

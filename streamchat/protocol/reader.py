@@ -20,6 +20,7 @@ from streamchat.protocol.codec import decode_event, encode_event, is_terminator
 from streamchat.protocol.errors import DecodeError, FrameTooLargeError
 from streamchat.protocol.events import (
     ContentDelta,
+    ContentStart,
     Event,
     MessageEnd,
     ToolCallDelta,
@@ -122,7 +123,7 @@ class EventReader:
         if frame is not None:
             if is_terminator(frame):
                 self.terminated = True
-            elif frame.event == "message-end" or b'"message-end"' in frame.data:
+            elif frame.event in ("message-end", "error") or b'"message-end"' in frame.data:
                 event = decode_event(frame)
                 self.end = event if isinstance(event, MessageEnd) else self.end
         return frame
@@ -130,7 +131,18 @@ class EventReader:
     @staticmethod
     def holds_event(blocks: list[bytes]) -> bool:
         """Whether one of the blocks is more than comments: it has a ``data`` line."""
-        return any(block.startswith(b"data:") or b"\ndata:" in block for block in blocks)
+        return any(_has_data(block) for block in blocks)
+
+    def starts_with_terminator(self, blocks: list[bytes]) -> bool:
+        """Whether the first event of the blocks is ``[DONE]``: an answer that never began."""
+        first = next(block for block in blocks if _has_data(block))
+        frame = FrameDecoder().parse(first)
+        return frame is not None and is_terminator(frame)
+
+    def skip(self, blocks: list[bytes]) -> None:
+        """Take in blocks without an event: an ``id`` or ``retry`` alone counts for later frames."""
+        for block in blocks:
+            self._decoder.parse(block)
 
     def _read_fully(self, block: bytes) -> Event | None:
         if self.end is not None or self.terminated:
@@ -184,6 +196,8 @@ class EventReader:
             key = ("tool_plan", 0)
             usable = bool(event.tool_plan)
         else:
+            if isinstance(event, ContentStart):
+                self.has_text = self.has_text or bool(event.text)
             return
         if key == self._lane and usable:
             # The lane is right and did not match: this wire is spelled in another way than ours.
@@ -202,6 +216,14 @@ class EventReader:
         self._prefix = self._suffix = _NO_LANE
         self._start = self._stop = 0
         self._append, self._make = _no_text, ToolPlanDelta
+
+
+def _has_data(block: bytes) -> bool:
+    return (
+        block.startswith(b"data:")
+        or b"\ndata:" in block
+        or (b"data" in block and b"data" in block.split(b"\n"))
+    )
 
 
 def _no_text(_: str) -> None:

@@ -247,15 +247,10 @@ def _plain_message(message: Any, path: str) -> dict[str, Any]:
     return plain
 
 
-def _count(value: Any) -> str:
-    """How a prompt shows in a ``repr``: by its size alone."""
-    return "None" if value is None else f"<{len(value)}>"
-
-
 _UNIT_INTERVAL = _number(0, 1)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ChatRequest:
     """One request body, checked and independent of what it was made from.
 
@@ -266,7 +261,7 @@ class ChatRequest:
 
     model: str = attrs.field(validator=_model)
     """``model``"""
-    messages: tuple[dict[str, Any], ...] = attrs.field(converter=_plain_messages, repr=_count)
+    messages: tuple[dict[str, Any], ...] = attrs.field(converter=_plain_messages)
     """``messages``: wire-shaped dicts; see :data:`Messages` for what may be given."""
     tools: Sequence[Mapping[str, Any] | Tool] | None = attrs.field(default=None, validator=_tools)
     """``tools``"""
@@ -275,7 +270,7 @@ class ChatRequest:
     tool_choice: str | None = attrs.field(default=None, validator=_one_of("REQUIRED", "NONE"))
     """``tool_choice``"""
     documents: Sequence[str | Mapping[str, Any] | Document] | None = attrs.field(
-        default=None, validator=_documents, repr=_count
+        default=None, validator=_documents
     )
     """``documents``"""
     citation_options: Mapping[str, Any] | None = attrs.field(
@@ -333,6 +328,12 @@ class ChatRequest:
             "thinking",
         ):
             object.__setattr__(self, name, to_plain(getattr(self, name), name))
+
+    def __repr__(self) -> str:
+        # A prompt shows by its size alone, and a request that failed to be made shows what it has:
+        # tracebacks with locals ask for it.
+        messages = getattr(self, "messages", ())
+        return f"<ChatRequest model={getattr(self, 'model', None)!r} messages={len(messages)}>"
 
     @classmethod
     def build(cls, messages: Messages, model: str, options: Mapping[str, Any]) -> "ChatRequest":

@@ -12,6 +12,7 @@ import ssl as ssl_module
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,6 +22,7 @@ from streamchat.transport.connections import (
     LOOPBACK,
     Connector,
     Keeper,
+    Proxy,
     Session,
     environment_proxy,
     new_session,
@@ -39,6 +41,19 @@ READ_BUFFER = 16 * 1024
 instead of 1,092 at aiohttp's default of 256 KiB (faults.md 5.5)."""
 LARGE_BODY = 1024 * 1024
 """aiohttp warns about larger request bodies unless they are files."""
+
+
+def closed_client() -> TransportError:
+    """The error of using a client that was closed."""
+    return TransportError("the client is closed; make a new one", kind="closed")
+
+
+class Abortable(Protocol):
+    """Whoever uses the connections and is told when they are closed."""
+
+    def abort(self, error: TransportError) -> None:
+        """Stop waiting and raise ``error`` instead."""
+        ...
 
 
 class Transport:
@@ -69,13 +84,13 @@ class Transport:
         self._secure = parts.scheme == "https"
         self._max_connections = max_connections
         self._own_session = session
-        self._proxy = proxy or environment_proxy(parts.scheme, parts.hostname or "")
+        self._proxy = Proxy.parse(proxy or environment_proxy(parts.scheme, parts.hostname or ""))
         self._ssl = ssl
         self._clock = clock
         self._keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}
         self._inherited: list[object] = []
         self._process = os.getpid()
-        self._exchanges: weakref.WeakSet[Exchange] = weakref.WeakSet()
+        self._users: weakref.WeakSet[Abortable] = weakref.WeakSet()
         self.closed = False
 
     async def open(
@@ -115,34 +130,53 @@ class Transport:
                 headers=headers,
                 allow_redirects=False,
                 read_bufsize=READ_BUFFER,
-                proxy=self._proxy,
+                proxy=self._proxy.url,
+                proxy_headers=self._proxy.headers,
+                raise_for_status=False,
                 ssl=self._ssl,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            failure = failed_request(
-                error,
-                host=self.host,
-                secure=self._secure,
-                connect_timeout=connect_timeout,
-                elapsed=self._clock() - started,
+            failure = (
+                closed_client()
+                if self.closed
+                else failed_request(
+                    error,
+                    host=self.host,
+                    secure=self._secure,
+                    connect_timeout=connect_timeout,
+                    elapsed=self._clock() - started,
+                )
             )
         else:
-            exchange = Exchange(response, self.host, self._clock, started)
-            self._exchanges.add(exchange)
-            return exchange
+            return Exchange(response, self.host, self._clock, started)
         raise failure
+
+    def attach(self, user: Abortable) -> None:
+        """Remember who to tell when the client is closed; forgotten when it is dropped."""
+        self._leave_parent()
+        self._users.add(user)
 
     async def aclose(self) -> None:
         """End running streams with an error each, and close this loop's session. Idempotent."""
+        self._leave_parent()
         self.closed = True
-        for exchange in list(self._exchanges):
-            exchange.abort(
-                TransportError("the client was closed while the stream ran", kind="closed")
-            )
+        for user in list(self._users):
+            user.abort(TransportError("the client was closed while the stream ran", kind="closed"))
         keeper = self._keepers.pop(asyncio.get_running_loop(), None)
         if keeper is not None:
             await keeper.aclose()
+
+    def _leave_parent(self) -> None:
+        """In a forked child: let go of the parent's sockets without touching them.
+
+        Two processes on one connection get each other's answers (faults.md 1, 14), and closing it
+        here, even by collecting it, would reach into the event loop that the parent still uses.
+        """
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._inherited += [self._keepers, self._users]
+            self._keepers, self._users = {}, weakref.WeakSet()
 
     @property
     def is_open(self) -> bool:
@@ -152,16 +186,10 @@ class Transport:
     async def _session(self) -> Session:
         """The session of the running loop, made on first use."""
         if self.closed:
-            raise TransportError("the client is closed; make a new one", kind="closed")
+            raise closed_client()
         if self._own_session is not None:
             return self._own_session
-        if self._process != os.getpid():
-            # A forked child must not touch the parent's sockets: two processes on one connection
-            # get each other's answers (faults.md 1, 14). Kept, because closing them here, even by
-            # collecting them, would reach into what the parent uses.
-            self._process = os.getpid()
-            self._inherited.append(self._keepers)
-            self._keepers = {}
+        self._leave_parent()
         loop = asyncio.get_running_loop()
         keeper = self._keepers.get(loop)
         if keeper is None:

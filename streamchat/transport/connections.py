@@ -5,18 +5,26 @@ Each guard is here because of something measured (faults.md 1 and 5).
 
 from __future__ import annotations
 
+import asyncio
 import weakref
-from collections.abc import AsyncGenerator
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Mapping
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import attrs
 from aiohttp import hdrs
+
+from streamchat.credentials import Secret
+from streamchat.protocol.errors import ConfigurationError
 
 __all__ = [
     "Connector",
     "Keeper",
+    "Proxy",
     "LOOPBACK",
     "Session",
     "environment_proxy",
@@ -65,6 +73,18 @@ class Connector(aiohttp.TCPConnector):
             self._used_in[protocol] = self._generation
             return connection
 
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
+        """A new connection, name resolution included: aiohttp's own limit begins after it."""
+        seconds = timeout.sock_connect
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                return await super()._create_connection(req, traces, timeout)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        raise aiohttp.ConnectionTimeoutError
+
     def distrust_idle(self) -> None:
         """Use none of the connections that were used so far again: one of them was stale."""
         self._generation += 1
@@ -107,6 +127,43 @@ def new_session(max_connections: int) -> Session:
         trust_env=False,  # it would read netrc too, which breaks our own Authorization
         skip_auto_headers=(hdrs.USER_AGENT,),
     )
+
+
+@attrs.frozen
+class Proxy:
+    """A proxy without its password in the URL, where a traceback would show it."""
+
+    url: str | None
+    """``http://host:port`` or ``https://host:port``; ``None`` for none."""
+    headers: Mapping[str, str] | None
+    """``Authorization`` for the proxy, if its URL had a user."""
+
+    @classmethod
+    def parse(cls, url: str | None) -> Proxy:
+        """Split a URL as it is configured; a missing scheme is http.
+
+        Raises:
+            ConfigurationError: no http(s) URL; the message does not repeat it.
+        """
+        if url is None:
+            return cls(None, None)
+        url = Secret(url if "://" in url else f"http://{url}")
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            parts, host, port = urlsplit(""), None, None
+        if parts.scheme not in ("http", "https") or not host:
+            raise ConfigurationError(
+                "the proxy (proxy=, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) must look like "
+                "http://host:port; SOCKS is not supported"
+            )
+        shown = f"[{host}]" if ":" in host else host
+        clean = f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
+        if parts.username is None:
+            return cls(clean, None)
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        return cls(clean, {"Authorization": Secret(f"Basic {b64encode(user).decode()}")})
 
 
 def environment_proxy(scheme: str, hostname: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -30,6 +31,8 @@ class Exchange:
         "_content",
         "_failure",
         "_host",
+        "_lost",
+        "_process",
         "_response",
         "_started",
         "bytes_received",
@@ -50,6 +53,8 @@ class Exchange:
         self._clock = clock
         self._started = started
         self._failure: TransportError | None = None
+        self._process = os.getpid()
+        self._lost: asyncio.Future[None] | None = None
         self.status = response.status
         """The HTTP status."""
         self.headers: Mapping[str, str] = {
@@ -97,7 +102,12 @@ class Exchange:
         return bytes(body[:ERROR_BODY_BYTES])
 
     def abort(self, error: TransportError) -> None:
-        """Close the connection and let the waiting :meth:`read` raise ``error``."""
+        """Close the connection and let the waiting :meth:`read` raise ``error``.
+
+        (:meth:`close` alone would wake it with aiohttp's own words.)
+        """
+        if self._process != os.getpid():
+            return
         if self._failure is None and self._content.exception() is None:
             self._content.set_exception(error)
         self.close()
@@ -116,7 +126,17 @@ class Exchange:
             self.close()
 
     def close(self) -> None:
-        """Close the connection unless the body has ended, in which case the pool has it already."""
+        """Close the connection unless the body has ended, in which case the pool has it already.
+
+        In a forked child nothing is done: the connection is the parent's.
+        """
+        if self._process != os.getpid():
+            return
+        if self._lost is not None:
+            # The pool may keep the connection for hours: leave nothing of this exchange on it.
+            self._lost.remove_done_callback(self._wake)
+            self._lost = None
+        self._failure = None
         self._response.close()
 
     def _wake_when_lost(self) -> None:
@@ -124,18 +144,15 @@ class Exchange:
         connection = self._response.connection
         protocol = connection.protocol if connection is not None else None
         # A healthy protocol is falsy, because it inherits the length of a queue.
-        lost = protocol.closed if protocol is not None else None
-        if lost is None:
-            return
-        content, host = self._content, self._host
+        self._lost = protocol.closed if protocol is not None else None
+        if self._lost is not None:
+            self._lost.add_done_callback(self._wake)
 
-        def wake(lost: asyncio.Future[None]) -> None:
-            if not lost.cancelled():
-                lost.exception()  # retrieved, so that asyncio does not report it
-            if not content.is_eof() and content.exception() is None:
-                content.set_exception(truncated(host))
-
-        lost.add_done_callback(wake)
+    def _wake(self, lost: asyncio.Future[None]) -> None:
+        if not lost.cancelled():
+            lost.exception()  # retrieved, so that asyncio does not report it
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(truncated(self._host))
 
     def _left_behind(self) -> bytes:
         """Bytes that arrived before the failure and that aiohttp would drop (faults.md 1, 3).

@@ -85,9 +85,8 @@ def failed_request(
         case aiohttp.ClientConnectorSSLError():
             return ConnectError(f"TLS with {host} failed", kind="tls", **facts)
         case aiohttp.ClientHttpProxyError():
-            return ConnectError(
-                f"the proxy answered {error.status} for {host}", kind="proxy", **facts
-            )
+            kind = "proxy" if error.status in (502, 503, 504) else "proxy_refused"
+            return ConnectError(f"the proxy answered {error.status} for {host}", kind=kind, **facts)
         case aiohttp.ClientProxyConnectionError():
             return ConnectError(f"cannot connect to the proxy for {host}", kind="proxy", **facts)
         case aiohttp.ClientConnectorError():
@@ -101,6 +100,10 @@ def failed_request(
             )
         case aiohttp.ClientResponseError():
             return ProtocolError(f"the answer of {host} is not valid HTTP")
+        case ValueError():
+            return ConfigurationError(
+                "the HTTP session refused the request; a session of your own must not set auth="
+            )
         case RuntimeError():
             return TransportError(f"the connection to {host} was closed", kind="closed", **facts)
         case _:

@@ -19,6 +19,7 @@ from streamchat.protocol.events import (
     CitationStart,
     ContentDelta,
     ContentEnd,
+    ContentStart,
     Event,
     MessageEnd,
     ToolCallEnd,
@@ -127,7 +128,9 @@ class FullPath:
             error.payload = frame.data
             raise
         self.has_events = True
-        self.has_text = self.has_text or (isinstance(event, ContentDelta) and bool(event.text))
+        self.has_text = self.has_text or (
+            isinstance(event, ContentStart | ContentDelta) and bool(event.text)
+        )
         if isinstance(event, MessageEnd):
             self.end = event
         return event

@@ -33,6 +33,7 @@ TIERS: list[set[str]] = [
     {"policy", "dispatcher", "credentials", "views"},
     {"watchdog", "transport"},
     {"plan", "refusal"},
+    {"source"},
     {"stream"},
     {"client"},
     {"streamchat"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -254,6 +255,48 @@ def test_a_method_that_is_no_event_is_refused_at_class_definition() -> None:
             def on_contnt_delta(self, event: ContentDelta) -> None: ...
 
 
+class _Log:
+    """Something to inherit from."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+
+class Starts(Handler, _Log):
+    def on_message_start(self, event: MessageStart) -> None:
+        self.log.append("start")
+
+
+class Ends(Handler, _Log):
+    def on_message_end(self, event: MessageEnd) -> None:
+        self.log.append("end")
+
+
+class PlainMixin:
+    log: list[str]
+
+    def on_content_end(self, event: Event) -> None:
+        self.log.append("mixin")
+
+
+class Both(Starts, Ends, PlainMixin):
+    """Everything it has is inherited."""
+
+
+async def test_inherited_handlers_and_mixins_are_heard() -> None:
+    """A lost handler would be lost data."""
+    both = Both()
+    await _hear(plain(), both)
+    assert both.log == ["start", "mixin", "end"]
+
+
+@pytest.mark.parametrize("parameters", ["self", "self, a, b, c"])
+def test_a_method_of_the_wrong_shape_is_refused_at_class_definition(parameters: str) -> None:
+    """Not only when it is first used."""
+    with pytest.raises(TypeError, match="must take"):
+        exec(f"class Bad(Handler):\n def on_content_delta({parameters}): ...", {"Handler": Handler})
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -369,6 +412,59 @@ async def test_on_error_sees_the_streams_failure_which_is_raised_all_the_same() 
     with pytest.raises(GenerationError) as caught:
         await _hear(failed(), dispatcher)
     assert seen == [caught.value]
+
+
+async def test_stop_async_iteration_of_a_handler_does_not_end_the_answer() -> None:
+    """It would look like a complete answer; it becomes a RuntimeError, as in a generator."""
+    stream = make_stream(Answer(body(plain())))
+
+    @stream.on_content_delta
+    async def exhausted(event: ContentDelta) -> None:
+        raise StopAsyncIteration
+
+    with pytest.raises(RuntimeError, match="exhausted raised StopAsyncIteration"):
+        async for _ in stream:
+            pass
+
+
+async def test_an_error_of_another_stream_keeps_its_own_facts() -> None:
+    """A handler that consumes a second stream passes that one's failure on untouched."""
+    dispatcher = Dispatcher()
+
+    @dispatcher.on_content_delta
+    async def nested(event: ContentDelta) -> None:
+        await make_stream(Answer(*pieces(plain("inner"))[:3]))
+
+    with pytest.raises(TruncatedStreamError) as caught:
+        await _hear(plain("outer"), dispatcher)
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "inner"
+
+
+async def test_on_error_is_frozen_with_the_other_handlers_and_named_when_it_raises() -> None:
+    """Registered during the stream: not used. Raising: its own exception, with a note."""
+    stream = make_stream(Answer(*pieces(plain("a"))[:3]))
+
+    @stream.on_error()
+    def broken(error: Exception) -> None:
+        raise KeyError("mine")
+
+    @stream.on_message_start
+    def late(event: MessageStart) -> None:
+        stream.on_error()(lambda error: pytest.fail("registered too late"))
+
+    with pytest.raises(KeyError) as caught:
+        await stream
+    assert "broken" in caught.value.__notes__[0]
+
+
+def test_mocks_are_handlers() -> None:
+    """A mock has every attribute; registering one must not loop."""
+    dispatcher = Dispatcher()
+    for mock in (Mock(), AsyncMock()):
+        dispatcher.on_event(mock)
+        dispatcher.on_event(where=Mock())(print)
+    assert len(dispatcher.registrations()) == 4
 
 
 @pytest.mark.parametrize("cls", [asyncio.CancelledError, KeyboardInterrupt, SystemExit])

@@ -14,6 +14,7 @@ from streamchat import (
     ConcurrencyError,
     ConnectError,
     ContentDelta,
+    ContentStart,
     DecodeError,
     Dispatcher,
     Event,
@@ -136,6 +137,23 @@ async def test_timing_tells_when_what_arrived() -> None:
     assert (timing.longest_gap, timing.total) == (4.0, 7.5)
 
 
+async def test_timing_blames_the_server_for_its_own_time_alone() -> None:
+    """The consumer's pauses are not in longest_gap; text in content-start is text."""
+    sent = pieces([plain()[0], ContentStart(0, "text", "Hi"), *plain("x")[3:]])
+    stream = make_stream(Answer(*(x for p in sent for x in (1.0, p))))
+    async for _ in stream:
+        await asyncio.sleep(50)
+    assert (stream.timing.longest_gap, stream.timing.first_text) == (1.0, 52.0)
+
+
+async def test_errors_count_events_and_not_comments() -> None:
+    """error.events is what was handed out."""
+    answer = Answer(b": a\n\n: b\n\n" + b"".join(pieces(plain())[:4]) + b": c\n\n")
+    with pytest.raises(TruncatedStreamError) as caught:
+        await make_stream(answer)
+    assert caught.value.events == 4
+
+
 # --- ends ----------------------------------------------------------------------------------------
 
 ENDS: dict[str, tuple[Answer, type[StreamChatError]]] = {
@@ -188,7 +206,8 @@ async def test_a_failed_stream_says_so_again_and_yields_nothing_more(name: str) 
     assert [event async for event in stream] == []
     with pytest.raises(expected) as second:
         await stream
-    assert first.value is second.value
+    assert str(first.value) == str(second.value)
+    assert first.value.partial == second.value.partial
 
 
 async def test_several_events_of_one_chunk_come_out_before_its_error() -> None:
@@ -298,6 +317,113 @@ async def _collect(stream: Any) -> list[Event]:
     return [event async for event in stream]
 
 
+# --- closing from elsewhere ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [Answer(before_headers=500)],
+        [Answer(100.0)],
+        [Answer(status=503), Answer(body(plain()))],
+        [Answer(pieces(plain())[0], 100.0)],
+    ],
+    ids=["headers", "first event", "backoff", "idle"],
+)
+async def test_closing_from_another_task_ends_a_wait_at_once(script: list[Answer]) -> None:
+    """Whatever the consumer waits for: one error, no further request, no timer, no connection."""
+    transport = FakeTransport(
+        *(Answer(*a.steps, status=a.status, before_headers=a.before_headers) for a in script)
+    )
+    answers = list(transport.script)
+    stream = make_stream(transport=transport, retry=Retry(base=8))
+    running = asyncio.ensure_future(_collect(stream))
+    await asyncio.sleep(2)
+    await stream.aclose()
+    with pytest.raises(TransportError, match="closed before") as caught:
+        await running
+    assert caught.value.kind == "closed"
+    assert asyncio.get_running_loop().time() == 2
+    assert len(transport.requests) == 1
+    assert all(
+        isinstance(a, Answer) and (a.closed or a.before_headers or a is not answers[0])
+        for a in answers
+    )
+    assert stream._source._watchdog is not None
+    assert stream._source._watchdog._handle is None
+
+
+async def test_a_stream_closed_before_it_began_says_so() -> None:
+    """Nothing is sent, and neither iterating nor awaiting looks like an empty answer."""
+    stream = make_stream(Answer(body(plain())))
+    await stream.aclose()
+    with pytest.raises(TransportError, match="closed"):
+        await anext(stream)
+    with pytest.raises(TransportError, match="closed"):
+        await stream
+
+
+async def test_a_failed_answer_stays_failed_when_closed_at_its_end() -> None:
+    """break at message-end, or aclose() in its handler: awaiting still tells the failure."""
+    async with make_stream(Answer(body(failed()))) as stream:
+        async for event in stream:
+            if event.type == "message-end":
+                break
+    with pytest.raises(GenerationError) as caught:
+        await stream
+    assert caught.value.partial is not None
+
+    closing = make_stream(Answer(body(failed())))
+
+    @closing.on_message_end
+    async def close(event: MessageEnd) -> None:
+        await closing.aclose()
+
+    with pytest.raises(GenerationError):
+        await closing
+
+
+# --- raw frames ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_frames_do_not_depend_on_the_chunking(together: bool) -> None:
+    """[DONE], a lone id, a bare data line: the same frames whether alone in a chunk or not."""
+    sent = pieces(plain())
+    sent[1:1] = [b"id: 7\n\n", b": ping\n\n", b"data\n\n"]
+    steps = [b"".join(sent)] if together else sent
+    frames = [frame async for frame in make_stream(Answer(*steps)).frames()]
+    assert [f.id for f in frames] == [""] + ["7"] * (len(frames) - 1)
+    assert frames[1].data == b""
+    assert frames[-1].data == b"[DONE]"
+    assert len(frames) == len(plain()) + 2
+
+
+async def test_a_stream_read_as_frames_has_no_answer_to_await() -> None:
+    """The error says why."""
+    stream = make_stream(Answer(body(plain())))
+    async for _ in stream.frames():
+        pass
+    with pytest.raises(StreamChatError, match="raw frames"):
+        await stream
+
+
+async def test_an_error_frame_fails_raw_frames_too() -> None:
+    """`event: error` is a failed stream in whatever form it is read."""
+    answer = Answer(pieces(plain())[0], b'event: error\ndata: {"message":"no"}\n\n')
+    with pytest.raises(GenerationError, match="no"):
+        async for _ in make_stream(answer).frames():
+            pass
+
+
+async def test_views_can_be_closed_as_contextlib_does() -> None:
+    """contextlib.aclosing(stream.text()) closes the stream."""
+    answer = Answer(*pieces(plain()))
+    async with contextlib.aclosing(make_stream(answer).text()) as texts:  # type: ignore[type-var]
+        assert await anext(texts) == "Hello"
+    assert answer.closed
+
+
 # --- answers that are none -----------------------------------------------------------------------
 
 STATUSES = {400: "BadRequestError", 401: "AuthenticationError", 402: "PaymentRequiredError"}
@@ -391,6 +517,28 @@ async def test_each_limit_ends_the_stream_on_time(
     assert isinstance(caught.value, TimeoutError)
 
 
+async def test_reading_an_error_body_is_limited_too() -> None:
+    """`total` ends the wait for a stalled error body; the status is told all the same."""
+
+    class Stalled(Answer):
+        async def read_error_body(self) -> bytes:
+            while True:
+                try:
+                    await self.read()
+                except TransportError:
+                    return b"{}"
+
+    with pytest.raises(ServerError):
+        await make_stream(Stalled(500.0, status=501), timeout=Timeout(total=3))
+    assert asyncio.get_running_loop().time() == 3
+
+
+async def test_without_a_limit_the_first_event_may_take_longer_than_idle() -> None:
+    """idle is between two events; first_event=None is no limit."""
+    stream = make_stream(Answer(1000.0, body(plain())), timeout=Timeout(first_event=None))
+    assert (await stream).text == "Hello there!"
+
+
 async def test_a_slow_consumer_is_not_an_idle_server() -> None:
     """The idle limit does not run while the consumer is the slow one."""
     sent = pieces(plain("a", "b", "c"))
@@ -458,6 +606,21 @@ async def test_nothing_is_retried_after_the_first_event() -> None:
     with pytest.raises(TransportError):
         await make_stream(transport=transport)
     assert len(transport.requests) == 1
+
+
+async def test_done_as_the_first_event_is_an_early_end() -> None:
+    """Nothing was received, so it is tried again, as an empty body is."""
+    transport = FakeTransport(Answer(b"data: [DONE]\n\n"), Answer(body(plain())))
+    assert (await make_stream(transport=transport)).text == "Hello there!"
+    assert len(transport.requests) == 2
+
+
+async def test_a_failed_try_leaves_nothing_of_itself_behind() -> None:
+    """After a 503 and a refused connection, status and headers are not those of the 503."""
+    stream = make_stream(Answer(status=503), _refused(), retry=Retry(attempts=2))
+    with pytest.raises(ConnectError):
+        await stream
+    assert (stream.status, dict(stream.headers), stream.timing.first_byte) == (None, {}, None)
 
 
 async def test_the_last_failure_is_raised_with_the_number_of_tries() -> None:
@@ -528,7 +691,7 @@ def test_cancelling_at_every_suspension_closes_the_connection() -> None:
             await task
         except asyncio.CancelledError:
             assert answer.closed or len(transport.requests) == 1 or not answer.bytes_received
-            assert stream._state == "failed"
+            assert stream._state() == "closed"
             return True
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gc
 import json
@@ -10,6 +11,8 @@ import logging
 import os
 import pickle
 import ssl
+import threading
+import time
 import traceback
 import warnings
 from typing import Any
@@ -190,6 +193,10 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"api_key": "k", "headers": {"x": "a\nb"}}, "x"),
     ({"api_key": "k", "client_name": "a\nb"}, "X-Client-Name"),
     ({"api_key": 5}, "api_key"),
+    ({"api_key": b"canary"}, "api_key"),
+    ({"api_key": "k", "base_url": 5}, "base_url"),
+    ({"api_key": "k", "max_event_bytes": 0}, "max_event_bytes"),
+    ({"api_key": "k", "headers": {"X-Key": "canary\n"}}, "X-Key"),
 ]
 
 
@@ -203,6 +210,8 @@ def test_settings_that_cannot_work_are_refused_by_name(
     shown = "".join(
         traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
     )
+    ours = shown[shown.index("streamchat/client.py") :]
+    assert "canary" not in ours
     assert "pw@" not in str(caught.value)
     assert "X: y" not in str(caught.value)
     assert "streamchat" in shown
@@ -437,6 +446,45 @@ def test_a_forked_child_opens_connections_of_its_own() -> None:
     asyncio.run(family())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_that_closes_the_client_leaves_the_parent_alone() -> None:
+    """The parent's running stream goes on, whatever the child closes or collects."""
+
+    async def in_two_parts(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n")
+        writer.write(chunked(b"".join(pieces(plain())[:3])))
+        await writer.drain()
+        await asyncio.to_thread(forked.wait)
+        writer.write(chunked(b"".join(pieces(plain())[3:])) + b"0\r\n\r\n")
+
+    forked = threading.Event()
+
+    async def stream_and_fork(chat: Client) -> str:
+        stream = chat.chat_stream("Hi")
+        await anext(stream)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # threads and fork: the point of the test
+            child = os.fork()
+        if child == 0:
+            try:
+                asyncio.events._set_running_loop(None)
+                stream.__del__()
+                asyncio.run(chat.aclose())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        forked.set()
+        return (await stream).text
+
+    async def family() -> None:
+        async with serve(in_two_parts) as wire:
+            chat = client(wire, timeout=Timeout(idle=3))
+            answer = await asyncio.to_thread(asyncio.run, stream_and_fork(chat))
+            assert answer == "Hello there!"
+
+    asyncio.run(family())
+
+
 # --- failures, the plain cases -------------------------------------------------------------------
 
 
@@ -622,6 +670,133 @@ async def test_cancelling_closes_the_connection() -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
         await wire.closed.wait()
+
+
+async def test_a_held_up_loop_does_not_end_healthy_streams() -> None:
+    """The loop was blocked longer than `idle`, and bytes lie in the socket: they are read first."""
+
+    async def send_all(writer: asyncio.StreamWriter, request: Request) -> None:
+        head = EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n"
+        writer.write(head + chunked(b"".join(pieces(plain())[:2])))
+        await writer.drain()
+        await first.wait()
+        writer.write(chunked(b"".join(pieces(plain())[2:])) + b"0\r\n\r\n")
+        time.sleep(0.2)  # the very thing that is tested: a blocked loop
+
+    first = asyncio.Event()
+    async with serve(send_all) as wire, client(wire, timeout=Timeout(idle=0.1)) as chat:
+        chat.on_content_start(lambda event: first.set())
+        assert (await chat.chat("Hi")).text == "Hello there!"
+
+
+async def test_closing_the_client_ends_streams_that_wait_to_try_again() -> None:
+    """Backoff and headers alike: the closed client's error, and no further request."""
+
+    async def busy(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(b"HTTP/1.1 429 T\r\nretry-after: 30\r\ncontent-length: 2\r\n\r\n{}")
+        asked.set()
+
+    async def silent(writer: asyncio.StreamWriter, request: Request) -> None:
+        asked.set()
+        await wire.closed.wait()
+
+    for reply in (busy, silent):
+        asked = asyncio.Event()
+        async with serve(reply) as wire:
+            chat = client(wire)
+            running = asyncio.ensure_future(chat.chat("Hi"))
+            await asked.wait()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await chat.aclose()
+            with pytest.raises(TransportError) as caught:
+                await running
+            assert caught.value.kind == "closed"
+            assert len(wire.requests) == 1
+
+
+async def test_nothing_of_an_exchange_stays_on_a_kept_connection() -> None:
+    """A busy connection does not collect callbacks."""
+
+    async def in_two_parts(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n")
+        await writer.drain()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        writer.write(chunked(body(plain())) + b"0\r\n\r\n")
+
+    lost = []
+    async with serve(in_two_parts) as wire, client(wire) as chat:
+        for _ in range(10):
+            async with chat.chat_stream("Hi") as stream:
+                exchange = stream._source._exchange
+                assert exchange is not None
+                lost.append(exchange._lost)
+                await stream
+            assert exchange._lost is None
+        futures = [future for future in lost if future is not None]
+        assert not any(getattr(future, "_callbacks", None) for future in futures)
+
+
+async def test_statuses_are_ours_to_judge_also_in_a_session_of_the_callers() -> None:
+    """raise_for_status and auth of a foreign session do not change our errors."""
+
+    async def refuse(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(b"HTTP/1.1 401 U\r\ncontent-length: 2\r\n\r\n{}")
+
+    async with serve(refuse) as wire, aiohttp.ClientSession(raise_for_status=True) as session:
+        with pytest.raises(AuthenticationError):
+            await client(wire, session=session).chat("Hi")
+
+
+PROXIES = ["socks5://127.0.0.1:1", "http://", "://x", "http://u:canary-pw@[bad"]
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_proxy_that_cannot_work_is_refused_at_construction(proxy: str) -> None:
+    """By name, and without showing it."""
+    with pytest.raises(ConfigurationError, match="proxy") as caught:
+        Client(KEY, base_url="https://inside.test", proxy=proxy)
+    assert "canary" not in str(caught.value)
+
+
+async def test_a_proxy_without_scheme_and_with_password_works_and_shows_nothing() -> None:
+    """host:port is http; user and password go into the proxy's own header."""
+
+    async def refuse(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(b"HTTP/1.1 407 P\r\ncontent-length: 0\r\n\r\n")
+
+    for reply, expected in ((answer_whole, None), (refuse, StatusError)):
+        async with serve(reply) as wire:
+            proxy = wire.url.replace("http://", "me:canary-pw@")
+            chat = Client(
+                KEY, base_url="http://inside.test", model="m", allow_http=True, proxy=proxy
+            )
+            if expected is None:
+                assert (await chat.chat("Hi")).text == "Hello there!"
+            else:
+                with pytest.raises(expected) as caught:
+                    await chat.chat("Hi")
+                rendered = traceback.TracebackException.from_exception(
+                    caught.value, capture_locals=True
+                )
+                assert "canary-pw" not in "".join(rendered.format()).replace(proxy, "")
+            await chat.aclose()
+        sent = wire.requests[0].headers["proxy-authorization"]
+        assert sent == "Basic " + base64.b64encode(b"me:canary-pw").decode()
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "http://\xff.x/"])
+async def test_a_broken_redirect_is_a_status_error(location: str) -> None:
+    """Whatever stands in Location."""
+
+    async def redirect(writer: asyncio.StreamWriter, request: Request) -> None:
+        head = f"HTTP/1.1 302 T\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
+        writer.write(head.encode("latin-1"))
+
+    async with serve(redirect) as wire, client(wire) as chat:
+        with pytest.raises(StatusError, match="refused"):
+            await chat.chat("Hi")
 
 
 # --- secrets -------------------------------------------------------------------------------------

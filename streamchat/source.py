@@ -1,0 +1,248 @@
+"""The bytes of one answer as blocks: opened with retries, watched by timers, closed once.
+
+Below the stream and above the transport. It knows attempts, limits and arrivals, and nothing of
+handlers and consumers: :meth:`Source.open` returns when the first event is there, and
+:meth:`Source.receive` when the next one is; whatever goes wrong is one exception of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+from streamchat.plan import Plan
+from streamchat.policy import retry_delay
+from streamchat.protocol.errors import StreamChatError, TransportError, TruncatedStreamError
+from streamchat.protocol.reader import EventReader
+from streamchat.refusal import expirer, refusal, timed_out
+from streamchat.transport import Exchange
+from streamchat.watchdog import Watchdog
+
+__all__ = ["Source", "closed"]
+
+T = TypeVar("T")
+
+
+class Source:
+    """Where a stream's blocks come from."""
+
+    __slots__ = (
+        "__weakref__",
+        "_aborted",
+        "_exchange",
+        "_plan",
+        "_scope",
+        "_watchdog",
+        "arrived",
+        "attempts",
+        "blocks_received",
+        "first_byte_at",
+        "first_event_at",
+        "longest_gap",
+        "reader",
+    )
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._exchange: Exchange | None = None
+        self._watchdog: Watchdog | None = None
+        self._aborted: TransportError | None = None
+        self._scope: asyncio.Timeout | None = None
+        self.reader = EventReader(plan.max_event_bytes)
+        """The reader of the current attempt; its blocks are those that this source returns."""
+        self.attempts = 0
+        """How many times the request was sent; a stale connection's replacement is not counted."""
+        self.blocks_received = 0
+        """How many blocks were returned."""
+        self.arrived: float | None = None
+        """When the last event-bearing bytes were read, on the plan's clock."""
+        self.first_byte_at: float | None = None
+        """When status and headers of the current attempt were there."""
+        self.first_event_at: float | None = None
+        """When the first event was there."""
+        self.longest_gap: float | None = None
+        """The longest wait for an event after the first, seconds."""
+
+    @property
+    def started(self) -> float | None:
+        """When the first request began; ``None`` before."""
+        return self._watchdog.started if self._watchdog is not None else None
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status of the current attempt; ``None`` before its headers."""
+        return self._exchange.status if self._exchange is not None else None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the current attempt; empty before they are there."""
+        return self._exchange.headers if self._exchange is not None else {}
+
+    # --- opening ---------------------------------------------------------------------------------
+
+    async def open(self) -> list[bytes]:
+        """Send the request, again if need be, and return the blocks that hold the first event.
+
+        Raises:
+            StreamChatError: the last try's failure, or why the stream was aborted meanwhile.
+        """
+        plan = self._plan
+        plan.transport.attach(self)
+        watchdog = self._watchdog = Watchdog(
+            plan.timeout, clock=plan.clock, loop=asyncio.get_running_loop()
+        )
+        while True:
+            self.attempts += 1
+            result = await self._attempt(watchdog)
+            if not isinstance(result, StreamChatError):
+                plan.budget.refund()
+                return result
+            failure: StreamChatError = self._aborted or result
+            delay = retry_delay(
+                plan.retry,
+                failure,
+                attempt=self.attempts,
+                budget=plan.budget,
+                random=plan.random(),
+            )
+            if delay is not None and watchdog.allows(delay):
+                await self._bounded(asyncio.sleep(delay), None)
+                if self._aborted is None:
+                    continue
+                failure = self._aborted
+            try:
+                raise failure
+            finally:
+                del failure, result  # the traceback holds this frame: no cycle through it
+
+    async def _attempt(self, watchdog: Watchdog) -> list[bytes] | StreamChatError:
+        """One try, up to its first event; or why it failed."""
+        plan = self._plan
+        self.reader = EventReader(plan.max_event_bytes)
+        self._exchange = self.first_byte_at = None
+        watchdog.begin_attempt()
+        exchange = await self._exchange_or_failure(watchdog)
+        if isinstance(exchange, StreamChatError):
+            return exchange
+        self._exchange = exchange
+        if self._aborted is not None:
+            exchange.close()
+            return self._aborted
+        self.first_byte_at = plan.clock()
+        watchdog.watch(expirer(exchange, plan.transport.host))
+        failure = await refusal(exchange, plan.transport.host, now=plan.wall_clock)
+        if failure is None:
+            try:
+                blocks = await self._next_blocks(exchange)
+            except StreamChatError as error:
+                failure = error
+            else:
+                if not self.reader.starts_with_terminator(blocks):
+                    self.first_event_at = self.arrived
+                    watchdog.begin_events()
+                    return blocks
+                failure = self._truncated("the stream said [DONE] before its first event")
+        watchdog.stop()
+        exchange.close()
+        return failure
+
+    async def _exchange_or_failure(self, watchdog: Watchdog) -> Exchange | StreamChatError:
+        """Status and headers, or why there are none."""
+        plan, due = self._plan, watchdog.due()
+        seconds = None if due is None else max(0.0, due[0] - plan.clock())
+        try:
+            exchange = await self._bounded(
+                plan.transport.open(plan.headers, plan.body, connect_timeout=plan.timeout.connect),
+                seconds,
+            )
+        except StreamChatError as error:
+            return error
+        if exchange is not None:
+            return exchange
+        if self._aborted is not None or due is None:
+            return self._aborted or closed()
+        return timed_out(plan.transport.host, due[1], due[2])
+
+    async def _bounded(self, work: Awaitable[T], seconds: float | None) -> T | None:
+        """The result, or ``None`` when the seconds are over or :meth:`abort` was called."""
+        self._scope = scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                return await work
+        except TimeoutError:
+            if not scope.expired():
+                raise  # not this limit: connect's, or the caller's own
+            return None
+        finally:
+            self._scope = None
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    async def receive(self) -> list[bytes]:
+        """Wait for bytes that complete at least one more event, and return the blocks.
+
+        Raises:
+            TransportError: the connection failed, a limit was passed, or the body ended.
+            FrameTooLargeError: an event is over the limit.
+        """
+        exchange, watchdog = self._exchange, self._watchdog
+        assert exchange is not None and watchdog is not None
+        clock = self._plan.clock
+        since = watchdog.waiting_since = clock()
+        blocks = await self._next_blocks(exchange)
+        watchdog.waiting_since = None
+        gap = clock() - since
+        if self.longest_gap is None or gap > self.longest_gap:
+            self.longest_gap = gap
+        return blocks
+
+    async def _next_blocks(self, exchange: Exchange) -> list[bytes]:
+        reader = self.reader
+        while True:
+            chunk = await exchange.read()
+            if not chunk:
+                raise self._truncated("the body ended before the answer was complete")
+            blocks = reader.split(chunk)
+            if reader.holds_event(blocks):
+                self.arrived = self._plan.clock()
+                self.blocks_received += len(blocks)
+                return blocks
+            reader.skip(blocks)
+            if reader.too_large is not None:
+                raise reader.too_large
+
+    def _truncated(self, text: str) -> TruncatedStreamError:
+        return TruncatedStreamError(text, kind="truncated", host=self._plan.transport.host)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    async def finish(self) -> None:
+        """The answer is complete: give the connection back, within 100 ms and 16 KiB."""
+        self._stop_watching()
+        if self._exchange is not None:
+            await self._exchange.drain()
+
+    def close(self) -> None:
+        """Close the connection now; nobody waits for it."""
+        self._stop_watching()
+        if self._exchange is not None:
+            self._exchange.close()
+
+    def abort(self, error: TransportError) -> None:
+        """Close the connection now, and let whoever waits for it raise ``error``."""
+        self._aborted = self._aborted or error
+        self._stop_watching()
+        if self._exchange is not None:
+            self._exchange.abort(error)
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def _stop_watching(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
+
+
+def closed() -> TransportError:
+    """The error of a stream that was closed before its answer was complete."""
+    return TransportError("the stream was closed before the answer was complete", kind="closed")
