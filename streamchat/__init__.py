@@ -74,7 +74,7 @@ from streamchat.protocol.messages import (
     Usage,
     UserMessage,
 )
-from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
+from streamchat.protocol.request import AnyMessage, ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.stream import ChatStream
@@ -155,6 +155,7 @@ __all__ = [
     "Usage",
     "UserMessage",
     # protocol.request
+    "AnyMessage",
     "ChatOptions",
     "ChatRequest",
     "Messages",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from streamchat._version import __version__
 from streamchat.credentials import Secret, checked_headers, checked_key, hidden
-from streamchat.dispatcher import Dispatcher, Handler, Listeners, Registration, as_dispatcher
+from streamchat.dispatcher import Dispatcher, Handler, Listeners, Registration, as_dispatchers
 from streamchat.plan import Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
@@ -39,7 +39,7 @@ class Client(Listeners):
         timeout: limits in seconds; see :class:`~streamchat.Timeout`.
         retry: tries until the first event; see :class:`~streamchat.Retry`.
         session: an ``aiohttp.ClientSession`` of your own; it is used as it is and never closed.
-        max_connections: at most so many connections at once, 0 (the default) for no limit.
+        max_connections: at most so many connections at once; ``None``, the default, is no limit.
         headers: sent with each request, over the client's own.
         client_name: the name of your project, sent as ``X-Client-Name``.
         proxy: a proxy's URL; ``None`` reads the proxy variables of the environment, never netrc.
@@ -64,7 +64,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         session: Session | None = None,
-        max_connections: int = 0,
+        max_connections: int | None = None,
         headers: Mapping[str, str] | None = None,
         client_name: str | None = None,
         proxy: str | None = None,
@@ -87,12 +87,13 @@ class Client(Listeners):
         )
         if key is None and _is_cohere(self._base_url):
             raise ConfigurationError(
-                "no API key: set the environment variable CO_API_KEY or pass api_key="
+                "no API key: set the environment variable CO_API_KEY or pass api_key=; "
+                "to try without one, run `streamchat serve` and set CO_API_URL as it says"
             )
         if ssl is not True and not isinstance(ssl, SslContext):
             raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
-        if max_connections < 0:
-            raise ValueError("max_connections must be 0 (no limit) or more")
+        if max_connections is not None and max_connections < 1:
+            raise ValueError("max_connections must be at least 1, or None for no limit")
         if max_event_bytes < 1:
             raise ValueError("max_event_bytes must be at least 1")
         self._timeout = _instance("timeout", timeout, Timeout, Timeout())
@@ -103,7 +104,7 @@ class Client(Listeners):
         self._dispatcher = Dispatcher()
         self._transport = Transport(
             self._base_url,
-            max_connections=max_connections,
+            max_connections=max_connections or 0,
             session=session,
             proxy=proxy,
             ssl=ssl,
@@ -152,7 +153,7 @@ class Client(Listeners):
                 request=request,
                 body=encode_json(request.to_dict()),
                 headers=_merged(self._headers, headers),
-                dispatchers=(self._dispatcher, *map(as_dispatcher, handlers)),
+                dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
                 timeout=_instance("timeout", timeout, Timeout, self._timeout),
                 retry=_instance("retry", retry, Retry, self._retry),
                 budget=self._budget,
@@ -236,9 +237,9 @@ def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:
     if value is None:
         return default
     if not isinstance(value, cls):
+        example = {"timeout": "Timeout(total=30)", "retry": "Retry(attempts=5)"}[name]
         raise TypeError(
-            f"{name} must be a {cls.__name__}, not {type(value).__name__}: "
-            f"{name}={cls.__name__}(...)"
+            f"{name} must be a {cls.__name__}, not {type(value).__name__}: {name}={example}"
         )
     return value
 
@@ -299,6 +300,10 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
             "use https, or pass allow_http=True"
         )
     url = base_url.rstrip("/")
+    if url.endswith("/v2/chat"):
+        raise ConfigurationError(
+            "base_url (CO_API_URL) must not hold /v2/chat: that is added to it"
+        )
     if _is_cohere(url):
         # As the official SDK does: settings written for it may name the version.
         url = url.removesuffix("/v1").removesuffix("/v2")

@@ -86,7 +86,12 @@ class StreamView(Protocol):
 
 
 class Context:
-    """What a handler with two parameters gets beside the event; one for each stream."""
+    """What a handler with two parameters gets beside the event; one for each stream.
+
+    ``ctx.data``: what the caller gave as ``data=``. ``ctx.snapshot``: the answer so far.
+    ``ctx.stream``: the stream, to look at or to close. ``ctx.request``: what was asked.
+    ``ctx.index``: position in a fan-out, ``None`` outside one.
+    """
 
     __slots__ = ("_stream", "data", "index", "request")
 
@@ -221,6 +226,8 @@ def _read_handler(
     name = getattr(function, "__qualname__", None) or repr(function)
     if not callable(function):
         raise TypeError(f"a handler must be callable, not {type(function).__name__}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"handler {name} is a generator: nobody would iterate over it")
     if where is not None and (not callable(where) or _is_async(where)):
         raise TypeError(f"where= of handler {name} must be a plain function of the {takes}")
     return {
@@ -380,7 +387,10 @@ class Listeners:
         classes: tuple[type[Exception], ...] = types or (Exception,)
         for cls in classes:
             if not (isinstance(cls, type) and issubclass(cls, Exception)):
-                raise TypeError(f"on_error() takes exception classes, not {cls!r}")
+                raise TypeError(
+                    f"on_error() takes exception classes, not {cls!r}; "
+                    "write @client.on_error() or @client.on_error(SomeError)"
+                )
 
         def register(handler: Any) -> Any:
             details = _read_handler(handler, takes="error", where=None, once=False)
@@ -517,6 +527,17 @@ class Handler:
         cls.handled = tuple(names)
 
 
+def as_dispatchers(handlers: Any) -> tuple[Dispatcher, ...]:
+    """What ``handlers=`` may be, as dispatchers.
+
+    Raises:
+        TypeError: no list, or something in it that is neither dispatcher nor handler instance.
+    """
+    if isinstance(handlers, str | Dispatcher | Handler) or not hasattr(handlers, "__iter__"):
+        raise TypeError(f"handlers must be a list, not {type(handlers).__name__}: handlers=[...]")
+    return tuple(as_dispatcher(each) for each in handlers)
+
+
 def as_dispatcher(handlers: Any) -> Dispatcher:
     """A dispatcher, or a handler instance as one.
 
@@ -526,10 +547,8 @@ def as_dispatcher(handlers: Any) -> Dispatcher:
     if isinstance(handlers, Dispatcher):
         return handlers
     if not isinstance(handlers, Handler):
-        what = "the class; pass an instance" if isinstance(handlers, type) else "that"
-        raise TypeError(
-            f"handlers takes Dispatcher and Handler instances, not {what}: {handlers!r}"
-        )
+        hint = ": pass an instance" if isinstance(handlers, type) else ""
+        raise TypeError(f"handlers takes Dispatcher and Handler instances, not {handlers!r}{hint}")
     dispatcher = Dispatcher()
     for name in handlers.handled:
         method = getattr(handlers, name)

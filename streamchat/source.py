@@ -8,12 +8,18 @@ handlers and consumers: :meth:`Source.open` returns when the first event is ther
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
 from streamchat.plan import Plan
 from streamchat.policy import retry_delay
-from streamchat.protocol.errors import StreamChatError, TransportError, TruncatedStreamError
+from streamchat.protocol.errors import (
+    StatusError,
+    StreamChatError,
+    TransportError,
+    TruncatedStreamError,
+)
 from streamchat.protocol.reader import EventReader
 from streamchat.refusal import expirer, refusal, timed_out
 from streamchat.transport import Exchange
@@ -22,6 +28,8 @@ from streamchat.watchdog import Watchdog
 __all__ = ["Source", "closed"]
 
 T = TypeVar("T")
+_log = logging.getLogger("streamchat")
+"""One record a retry, level INFO, without content or headers; no handler is installed."""
 
 
 class Source:
@@ -107,6 +115,14 @@ class Source:
                 random=plan.random(),
             )
             if delay is not None and watchdog.allows(delay):
+                _log.info(
+                    "try %d of %d at %s failed (%s); again in %.2f s",
+                    self.attempts,
+                    plan.retry.attempts,
+                    plan.transport.host,
+                    _named(failure),
+                    delay,
+                )
                 await self._bounded(asyncio.sleep(delay), None)
                 if self._aborted is None:
                     continue
@@ -241,6 +257,14 @@ class Source:
     def _stop_watching(self) -> None:
         if self._watchdog is not None:
             self._watchdog.stop()
+
+
+def _named(failure: StreamChatError) -> str:
+    """A failure in two words, without anything a server or a user said."""
+    if isinstance(failure, StatusError):
+        return f"HTTP {failure.status}"
+    kind = getattr(failure, "kind", "")
+    return f"{type(failure).__name__} {kind}".strip()
 
 
 def closed() -> TransportError:

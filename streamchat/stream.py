@@ -91,6 +91,7 @@ class ChatStream(Listeners):
         "_routes",
         "_source",
         "_table",
+        "_told",
         "_unyielded",
     )
 
@@ -109,6 +110,7 @@ class ChatStream(Listeners):
         self._busy = False
         self._judged_error: Exception | None = None
         self._raw = False
+        self._told = False
         self._routes: Routes | None = None
         self._table: Mapping[type, tuple[Call, ...]] = {}
         self._first_text_at: float | None = None
@@ -309,8 +311,9 @@ class ChatStream(Listeners):
         source = self._source
         try:
             if self._outcome is not None:
-                if not source.attempts:
-                    raise closed()  # before it began
+                if not isinstance(self._outcome, ChatResponse):
+                    # Nothing more comes; an end without an error would look like a short answer.
+                    raise copy.copy(self._outcome)
                 return False
             if not source.attempts:
                 await self._open()
@@ -408,6 +411,9 @@ class ChatStream(Listeners):
             # nothing may be awaited before a cancellation goes on.
             self._end(_stopped_by(error))
             return
+        if self._told:
+            return  # raised again to whoever asks again
+        self._told = True
         self._add_facts(error)
         # A copy: the original's traceback holds this stream, and both would wait for the collector.
         self._end(copy.copy(error))
@@ -452,12 +458,29 @@ class ChatStream(Listeners):
         return recovered
 
     def add(self, registration: Registration) -> None:
-        """Register for this stream alone; the decorators call it."""
+        """Register for this stream alone; the decorators call it.
+
+        Raises:
+            RuntimeError: the stream has handed out its first event; its handlers are fixed.
+        """
+        self._check_open_for_handlers()
         self._dispatcher.add(registration)
 
     def add_error(self, registration: Registration) -> None:
-        """Register for this stream alone; ``on_error`` calls it."""
+        """Register for this stream alone; ``on_error`` calls it.
+
+        Raises:
+            RuntimeError: the stream has handed out its first event; its handlers are fixed.
+        """
+        self._check_open_for_handlers()
         self._dispatcher.add_error(registration)
+
+    def _check_open_for_handlers(self) -> None:
+        if self._routes is not None:
+            raise RuntimeError(
+                "this stream has begun to hand out events, and its handlers are fixed: register "
+                "them before you consume it"
+            )
 
     def __del__(self) -> None:
         source: Source | None = getattr(self, "_source", None)

@@ -17,13 +17,14 @@ transport::
 from streamchat.protocol.accumulator import Accumulator
 from streamchat.protocol.codec import DONE, decode_event, decode_response, encode_event
 from streamchat.protocol.reader import EventReader
-from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
+from streamchat.protocol.request import AnyMessage, ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame, FrameDecoder, encode_frame
 
 __all__ = [
     "DONE",
     "Accumulator",
+    "AnyMessage",
     "ChatOptions",
     "ChatRequest",
     "ChatResponse",

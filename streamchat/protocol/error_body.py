@@ -37,6 +37,8 @@ def status_error(
     if hint:
         parts.append(hint)
     text = ": ".join(parts[:2]) + (f" ({parts[2]})" if hint else "")
+    if retry_after is not None:
+        text += f" (asks to wait {retry_after:g} s)"
     if request_id:
         text += f" [request {request_id[:64]!r}]".replace("'", "")
     return cls(

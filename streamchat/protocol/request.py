@@ -19,24 +19,18 @@ from streamchat.protocol.messages import (
     ToolMessage,
     UserMessage,
 )
-from streamchat.protocol.plain import is_list, is_mapping, to_plain
+from streamchat.protocol.plain import as_dict, is_list, is_mapping, to_plain
 from streamchat.protocol.response import ChatResponse
 
-__all__ = ["ChatOptions", "ChatRequest", "Messages"]
+__all__ = ["AnyMessage", "ChatOptions", "ChatRequest", "Messages"]
 
-Messages = (
-    str
-    | Sequence[
-        Mapping[str, Any]
-        | SystemMessage
-        | UserMessage
-        | AssistantMessage
-        | ToolMessage
-        | ChatResponse
-    ]
+AnyMessage = (
+    Mapping[str, Any] | SystemMessage | UserMessage | AssistantMessage | ToolMessage | ChatResponse
 )
-"""A conversation: one user turn as ``str``, or a list of dicts in the wire's shape, of our message
-classes, and of earlier answers, at will."""
+"""One turn: a dict in the wire's shape, a message class, or an earlier answer."""
+
+Messages = str | Sequence[AnyMessage]
+"""A conversation: one user turn as ``str``, or a list of turns."""
 
 _REQUIRED_KEYS: Mapping[str, tuple[str, ...]] = {
     "system": ("content",),
@@ -226,13 +220,15 @@ def _plain_message(message: Any, path: str) -> dict[str, Any]:
     if isinstance(message, AssistantMessage):
         return message.to_dict()
     if isinstance(message, SystemMessage | UserMessage | ToolMessage):
-        return {"role": message.role, **to_plain(message, path)}
+        message = {"role": message.role, **as_dict(message)}
     if not is_mapping(message):
         raise TypeError(
             f"{path} must be a dict, a message class or a ChatResponse, "
             f"not {type(message).__name__}"
         )
     role = message.get("role")
+    if role is None and "message" in message:
+        raise ValueError(f"{path} looks like a whole response: pass its 'message'")
     if not isinstance(role, str) or role not in _REQUIRED_KEYS:
         raise ValueError(f"{path}['role'] must be one of {', '.join(_REQUIRED_KEYS)}, not {role!r}")
     for key in _REQUIRED_KEYS[role]:
@@ -241,7 +237,8 @@ def _plain_message(message: Any, path: str) -> dict[str, Any]:
     content = message.get("content")
     if content is not None and not isinstance(content, str) and not is_list(content):
         raise TypeError(
-            f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}"
+            f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}; "
+            "json.dumps() makes a str of a value"
         )
     plain: dict[str, Any] = to_plain(message, path)
     return plain
@@ -346,6 +343,8 @@ class ChatRequest:
             if name not in ChatOptions.__annotations__:
                 close = get_close_matches(name, ChatOptions.__annotations__, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
+                if name.startswith("on_"):
+                    hint = f"; register a handler by @client.{name}, or in handlers=[...]"
                 raise TypeError(f"{name!r} is not an option of Chat v2{hint}")
         return cls(model=model, messages=messages, **options)
 

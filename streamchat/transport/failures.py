@@ -123,7 +123,11 @@ def _failed_connection(
         )
     if secure and error.errno in _CUT_OFF:
         return ConnectError(f"{host} refused TLS ({reason})", kind="tls", **facts)
-    return ConnectError(f"cannot connect to {host}: {reason}", kind="refused", **facts)
+    return ConnectError(
+        f"cannot connect to {host}: {reason} (check base_url or CO_API_URL)",
+        kind="refused",
+        **facts,
+    )
 
 
 _OUT_OF_DESCRIPTORS = frozenset({23, 24})  # ENFILE, EMFILE

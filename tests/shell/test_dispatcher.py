@@ -20,6 +20,7 @@ from streamchat import (
     MessageEnd,
     MessageStart,
     ToolCallEnd,
+    TransportError,
     TruncatedStreamError,
 )
 from streamchat.protocol.events import EVENT_CLASSES
@@ -303,9 +304,17 @@ def test_a_method_of_the_wrong_shape_is_refused_at_class_definition(parameters: 
 def _no_parameters() -> None: ...
 def _three(a: Any, b: Any, c: Any) -> None: ...
 def _keyword(event: Any, *, key: str) -> None: ...
+def _generator(event: Any) -> Any:
+    yield event
 
 
-@pytest.mark.parametrize("function", [_no_parameters, _three, _keyword, "no function"])
+async def _async_generator(event: Any) -> Any:
+    yield event
+
+
+@pytest.mark.parametrize(
+    "function", [_no_parameters, _three, _keyword, _generator, _async_generator, "no function"]
+)
 def test_a_handler_of_the_wrong_shape_is_refused_at_registration(function: Any) -> None:
     """Wrong arity is a TypeError that names the handler, before anything is streamed."""
     with pytest.raises(TypeError, match="handler"):
@@ -442,7 +451,7 @@ async def test_an_error_of_another_stream_keeps_its_own_facts() -> None:
 
 
 async def test_on_error_is_frozen_with_the_other_handlers_and_named_when_it_raises() -> None:
-    """Registered during the stream: not used. Raising: its own exception, with a note."""
+    """Registering during the stream is refused. Raising: its own exception, with a note."""
     stream = make_stream(Answer(*pieces(plain("a"))[:3]))
 
     @stream.on_error()
@@ -451,7 +460,9 @@ async def test_on_error_is_frozen_with_the_other_handlers_and_named_when_it_rais
 
     @stream.on_message_start
     def late(event: MessageStart) -> None:
-        stream.on_error()(lambda error: pytest.fail("registered too late"))
+        for register in (stream.on_error(), stream.on_event):
+            with pytest.raises(RuntimeError, match="before you consume"):
+                register(print)
 
     with pytest.raises(KeyError) as caught:
         await stream
@@ -499,9 +510,12 @@ async def test_a_handler_may_close_its_stream_and_start_another() -> None:
         inner_texts.append((await make_stream(Answer(body(plain("in"))))).text)
         await ctx.stream.aclose()
 
-    stream = make_stream(Answer(body(plain("a", "b"))), handlers=[dispatcher])
-    seen = [event async for event in stream if isinstance(event, ContentDelta)]
-    assert ([event.text for event in seen], inner_texts) == (["a"], ["in"])
+    stream, seen = make_stream(Answer(body(plain("a", "b"))), handlers=[dispatcher]), []
+    with pytest.raises(TransportError, match="closed"):
+        async for event in stream:
+            seen.append(event)
+    assert seen == plain("a", "b")[:3]
+    assert inner_texts == ["in"]
 
 
 async def test_decorators_return_the_function_unchanged() -> None:

@@ -196,14 +196,17 @@ async def test_every_early_end_is_an_error_with_the_partial_answer(name: str) ->
 
 
 @pytest.mark.parametrize("name", ENDS)
-async def test_a_failed_stream_says_so_again_and_yields_nothing_more(name: str) -> None:
-    """Awaiting a failed stream raises the same error; iterating it ends at once."""
+async def test_a_failed_stream_says_so_to_whoever_asks_again(name: str) -> None:
+    """Awaiting or iterating it again raises the same error; on_error hears it once."""
     template, expected = ENDS[name]
 
-    stream = make_stream(Answer(*template.steps))
+    stream, heard = make_stream(Answer(*template.steps)), []
+    stream.on_error()(heard.append)
     with pytest.raises(expected) as first:
         await stream
-    assert [event async for event in stream] == []
+    with pytest.raises(expected):
+        await anext(stream)
+    assert len(heard) == 1
     with pytest.raises(expected) as second:
         await stream
     assert str(first.value) == str(second.value)
@@ -251,8 +254,8 @@ async def test_unknown_events_are_delivered() -> None:
     assert response.text == "Hello there!"
 
 
-async def test_closing_early_closes_the_connection_and_ends_the_iteration() -> None:
-    """aclose() in the middle is no error for the iterator, but there is no answer to await."""
+async def test_closing_early_closes_the_connection_and_leaves_no_answer() -> None:
+    """Leaving is no error; consuming what was closed is: an end would look like an answer."""
     answer = Answer(*pieces(plain()))
     async with make_stream(answer) as stream:
         async for event in stream:
@@ -260,7 +263,8 @@ async def test_closing_early_closes_the_connection_and_ends_the_iteration() -> N
                 break
     assert answer.closed
     assert not answer.drained
-    assert [event async for event in stream] == []
+    with pytest.raises(TransportError, match="closed before the answer was complete"):
+        await anext(stream)
     with pytest.raises(TransportError, match="closed before the answer was complete"):
         await stream
     await stream.aclose()

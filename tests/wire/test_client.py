@@ -34,6 +34,7 @@ from streamchat import (
     StreamChatError,
     StreamTimeoutError,
     Timeout,
+    ToolMessage,
     TransportError,
     TruncatedStreamError,
     UserMessage,
@@ -188,7 +189,8 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"api_key": "k", "ssl": False}, "ssl"),
     ({"api_key": "k", "timeout": 5}, "timeout"),
     ({"api_key": "k", "retry": 5}, "retry"),
-    ({"api_key": "k", "max_connections": -1}, "max_connections"),
+    ({"api_key": "k", "max_connections": 0}, "max_connections"),
+    ({"api_key": "k", "base_url": "https://x.test/v2/chat"}, "/v2/chat"),
     ({"api_key": "k", "headers": {"bad name": "x"}}, "bad name"),
     ({"api_key": "k", "headers": {"x": "a\nb"}}, "x"),
     ({"api_key": "k", "client_name": "a\nb"}, "X-Client-Name"),
@@ -242,6 +244,10 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"documents": [{"data": {"x": "\ud800"}}]}, ValueError, r"documents\[0\]\.data\.x"),
     ({"timeout": 5}, TypeError, "timeout"),
     ({"handlers": [print]}, TypeError, "handlers"),
+    ({"handlers": Dispatcher()}, TypeError, r"handlers=\[\.\.\.\]"),
+    ({"on_content_delta": print}, TypeError, r"@client\.on_content_delta"),
+    ({"messages": [ToolMessage("x", {"a": 1})]}, TypeError, r"json\.dumps"),
+    ({"messages": [{"id": "1", "message": {}}]}, ValueError, "pass its 'message'"),
     ({"headers": {"": "x"}}, ValueError, "header"),
 ]
 
@@ -797,6 +803,20 @@ async def test_a_broken_redirect_is_a_status_error(location: str) -> None:
     async with serve(redirect) as wire, client(wire) as chat:
         with pytest.raises(StatusError, match="refused"):
             await chat.chat("Hi")
+
+
+async def test_a_retry_is_logged_without_content(caplog: pytest.LogCaptureFixture) -> None:
+    """One INFO record a retry: which try, why in two words, how long until the next."""
+
+    async def busy(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(b"HTTP/1.1 503 T\r\ncontent-length: 6\r\n\r\ncanary")
+
+    caplog.set_level(logging.INFO, logger="streamchat")
+    async with serve(busy, answer_whole) as wire, client(wire, retry=Retry(base=0)) as chat:
+        await chat.chat("Hi")
+    (record,) = [record for record in caplog.records if record.name == "streamchat"]
+    host = wire.url.removeprefix("http://")
+    assert record.getMessage() == f"try 1 of 3 at {host} failed (HTTP 503); again in 0.00 s"
 
 
 # --- secrets -------------------------------------------------------------------------------------
