@@ -1,13 +1,14 @@
 """Which event loop a test runs on: decided by its folder.
 
-``tests/shell``: in memory, on a virtual clock. ``tests/wire``: real sockets, on asyncio and on uvloop.
-Everything else: asyncio.
+``tests/shell``: in memory, on a virtual clock. ``tests/wire`` and ``tests/catalogue``: real sockets, on
+asyncio and on uvloop. Everything else: asyncio. Figures that a suite measured are printed at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ import uvloop
 from tests.virtual import VirtualLoop
 
 HERE = Path(__file__).parent
+BOTH_LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 FACTORIES: Mapping[str, Mapping[str, Callable[[], asyncio.AbstractEventLoop]]] = {
     "shell": {"virtual": VirtualLoop},
-    "wire": {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop},
+    "wire": BOTH_LOOPS,
+    "catalogue": BOTH_LOOPS,
 }
 
 
@@ -36,3 +39,35 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CO_API_KEY", "CO_API_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+MEASURING = ("tests.faults.figures", "tests.fuzz", "tests.resources", "tests.simulation")
+"""Modules with a list ``FIGURES`` of (what, figure), filled by their tests."""
+
+
+@pytest.fixture(autouse=True)
+def _figures_travel_with_the_report(
+    record_property: Callable[[str, object], None],
+) -> Iterator[None]:
+    """Hand figures over to whoever prints the summary, which may be another process (xdist)."""
+    yield
+    for name in MEASURING:
+        figures = getattr(sys.modules.get(name), "FIGURES", [])
+        while figures:
+            what, figure = figures.pop(0)
+            record_property("figure", f"{what}: {figure}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures, one a line."""
+    lines = [
+        str(value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for key, value in getattr(report, "user_properties", [])
+        if key == "figure"
+    ]
+    if lines:
+        terminalreporter.section("figures")
+        for line in dict.fromkeys(lines):
+            terminalreporter.line(line)
