@@ -118,7 +118,8 @@ class TransportError(StreamChatError):
         super().__init__(message)
         self.kind = kind
         """What failed, one word: ``connection``, ``dns``, ``refused``, ``tls``, ``certificate``,
-        ``proxy``, ``proxy_refused``, ``resources``, ``reset``, ``timeout``, ``truncated``, ``closed``."""
+        ``proxy``, ``proxy_refused``, ``resources``, ``reset``, ``timeout``, ``truncated``,
+        ``encoding``, ``closed``."""
         self.host = host
         """Host and port of the peer."""
         self.errno = errno

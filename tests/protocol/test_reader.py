@@ -211,16 +211,15 @@ def test_any_events_are_read_alike(events: list[Event]) -> None:
 
 
 def full_reads(monkeypatch: pytest.MonkeyPatch, blocks: list[bytes]) -> list[int]:
-    """The positions of the blocks that took the full way."""
+    """The positions of the blocks that go the full way."""
     decoded: list[int] = []
-    position = 0
-    original = reader_module.decode_event
+    original = EventReader._read_fully
 
-    def noting(frame: Any) -> Any:
+    def noting(reader: EventReader, block: bytes) -> Event | None:
         decoded.append(position)
-        return original(frame)
+        return original(reader, block)
 
-    monkeypatch.setattr(reader_module, "decode_event", noting)
+    monkeypatch.setattr(EventReader, "_read_fully", noting)
     reader = EventReader()
     for position in range(len(blocks)):
         reader.read(blocks[position])
@@ -235,7 +234,9 @@ CALL = ToolCallStart(ToolCall("c", ToolCallFunction("f", "")), 1)
     [
         (ContentStart(), ContentDelta("é")),
         (ContentStart(1), ContentDelta("x", 1)),
-        (ContentStart(63), ContentDelta("x", 63)),
+        (ContentStart(63), ContentDelta("x", 10**12)),
+        (ContentStart(), ContentDelta("text")),
+        (ContentStart(), ContentDelta("content-delta")),
         (ContentStart(0, "thinking"), ContentDelta("", 0, "x", "thinking")),
         (ContentStart(2, "thinking"), ContentDelta("", 2, '"x"', "thinking")),
         (MessageStart(), ToolPlanDelta("x")),
@@ -255,36 +256,63 @@ def test_other_events_leave_the_lane_as_it_is(monkeypatch: pytest.MonkeyPatch) -
     """A citation or a comment between two deltas does not cost the lane."""
     delta = block_of(ContentDelta("x"))
     blocks = [delta, delta, OTHER_BLOCKS[9], OTHER_BLOCKS[10], b": c", delta, delta]
-    assert full_reads(monkeypatch, blocks) == [0, 2, 3]
+    assert full_reads(monkeypatch, blocks) == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
     "delta",
     [
-        ContentDelta("x", 64),
-        ContentDelta("x", -1),
         ContentDelta(""),
         ContentDelta("x", logprobs=LogprobItem([1])),
     ],
 )
 def test_some_deltas_have_no_lane(monkeypatch: pytest.MonkeyPatch, delta: Event) -> None:
-    """Indices that a server could make up without end, empty and annotated deltas go the full way."""
+    """Empty and annotated deltas go the full way: there is no text to learn from, or more than it."""
     assert full_reads(monkeypatch, [block_of(delta)] * 3) == [0, 1, 2]
 
 
-def test_lanes_are_a_bounded_number() -> None:
-    """A server that counts up its indices does not make us keep something for each."""
-    for index in range(2000):
-        reader = EventReader()
-        for _ in range(2):
-            reader.read(block_of(ContentDelta("x", index)))
-    assert reader_module._lane.cache_info().currsize <= 4 * 64
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b":{", b": {"),
+        (b'"index":0,', b""),
+        (b"event: content-delta\n", b""),
+        (b"event: content-delta\n", b"id: 7\nevent: other\n"),
+        (b'"type":"content-delta","index":0,', b'"x":"x","index":0,"type":"content-delta",'),
+        (b"}}}}", b'}}},\ndata: "y":[1]}'),
+    ],
+)
+def test_another_spelling_has_a_lane_as_well(
+    monkeypatch: pytest.MonkeyPatch, old: bytes, new: bytes
+) -> None:
+    """Spaces, other keys, other lines: learnt from the first delta, and proven."""
+    blocks = [block_of(ContentDelta(text)).replace(old, new) for text in ("x", "y", "é", "")]
+    assert full_reads(monkeypatch, blocks) == [0]
 
 
-def test_another_spelling_is_read_the_full_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spaces after the colons cost the lane, not the text."""
-    blocks = [block_of(ContentDelta("x")).replace(b":{", b": {")] * 4
-    assert full_reads(monkeypatch, blocks) == [0, 1, 2, 3]
+def test_a_text_that_stands_elsewhere_too_is_not_mistaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same string in an ignored field: only the place that changes the text is the lane."""
+    blocks = [
+        block_of(ContentDelta(text)).replace(b'{"type"', b'{"raw":"x","type"') for text in "xyz"
+    ]
+    assert full_reads(monkeypatch, blocks) == [0]
+
+
+def test_lessons_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deltas that never fit a lane (each with other log probabilities) are not learnt for ever."""
+    lessons = 0
+    original = reader_module._says
+
+    def counted(block: bytes, event: Event) -> bool:
+        nonlocal lessons
+        lessons += 1
+        return original(block, event)
+
+    monkeypatch.setattr(reader_module, "_says", counted)
+    reader = EventReader()
+    for number in range(100):
+        reader.read(block_of(ContentDelta("x", logprobs=LogprobItem([number]))))
+    assert 1 <= lessons <= 16
 
 
 def test_half_an_emoji_is_not_overtaken_by_the_lane() -> None:
