@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -292,7 +295,7 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         raise ConfigurationError("base_url (CO_API_URL) must not hold a user name or password")
     if parts.query or parts.fragment:
         raise ConfigurationError("base_url must not hold a query or a fragment")
-    if host.replace(".", "").isdigit() and host.count(".") != 3:
+    if _is_disguised_address(host):
         raise ConfigurationError("base_url must name its host, not a number")
     if parts.scheme == "http" and host not in LOOPBACK and not allow_http:
         raise ConfigurationError(
@@ -308,6 +311,19 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         # As the official SDK does: settings written for it may name the version.
         url = url.removesuffix("/v1").removesuffix("/v2")
     return url
+
+
+def _is_disguised_address(host: str) -> bool:
+    """Whether a resolver would read it as an IPv4 address although it is not written as one: a
+    number, hexadecimal, octal or with parts left out (faults.md F12)."""
+    last = unicodedata.normalize("NFKC", host).rstrip(".").rpartition(".")[2]
+    if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]*", last, re.ASCII):
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _is_cohere(base_url: str) -> bool:

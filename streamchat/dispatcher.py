@@ -162,7 +162,7 @@ class Routes:
     """What was registered when a stream started."""
 
     events: Mapping[type, tuple[Call, ...]]
-    """Event class to handlers, in registration order; absent where there are none."""
+    """Every event class to its handlers, in registration order; empty where there are none."""
     errors: tuple[Call, ...]
     """``on_error`` handlers, in registration order."""
 
@@ -173,11 +173,11 @@ def compile_routes(
     context: Context,
 ) -> Routes:
     """Freeze registrations into the table that one stream uses."""
-    table: dict[type, list[Call]] = {}
+    table: dict[type, list[Call]] = {event_class: [] for event_class in _ALL_EVENTS}
     for registration in registrations:
         call = _bind(registration, context)
         for event_class in registration.types:
-            table.setdefault(event_class, []).append(call)
+            table[event_class].append(call)
     return Routes(
         {event_class: tuple(calls) for event_class, calls in table.items()},
         tuple(_bind(registration, context) for registration in error_registrations),

@@ -27,7 +27,7 @@ __all__ = ["Retry", "RetryBudget", "Timeout", "is_retryable", "retry_after", "re
 
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers that another try may change; never 501, 498 or any other 4xx."""
-_NEVER_RETRIED_KINDS = frozenset({"certificate", "closed", "proxy_refused", "tls"})
+_NEVER_RETRIED_KINDS = frozenset({"certificate", "closed", "encoding", "proxy_refused", "tls"})
 """Failures that trying again cannot mend, or must not paper over."""
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
+from streamchat.credentials import Secret
 from streamchat.policy import retry_after
 from streamchat.protocol.error_body import error_message, status_error
 from streamchat.protocol.errors import (
     ConcurrencyError,
     GenerationError,
+    ProtocolError,
     StreamChatError,
     StreamTimeoutError,
     UnexpectedContentTypeError,
@@ -63,29 +65,73 @@ def failed_generation(end: MessageEnd) -> GenerationError | None:
 
 
 async def refusal(
-    exchange: Exchange, host: str, *, now: Callable[[], float]
+    exchange: Exchange, host: str, *, sent: Mapping[str, str], now: Callable[[], float]
 ) -> StreamChatError | None:
-    """Why an answer is no event stream: another status than 200, or another content type."""
-    status, headers = exchange.status, exchange.headers
+    """Why an answer is no event stream: another status than 200, or another content type.
+
+    Args:
+        exchange: status and headers are there.
+        host: for the message.
+        sent: the request's headers; a server may quote the key in them, and the error must not.
+        now: the wall clock.
+    """
+    key = _key(sent)
+    status = exchange.status
+    headers = {name: value.replace(key, _MASK) for name, value in exchange.headers.items()}
+    content_type = headers.get("content-type", "")
+    is_stream = content_type.partition(";")[0].strip().lower() == "text/event-stream"
     if 300 <= status <= 399:
         return status_error(status, headers=headers, body=_redirect_text(headers))
     if status != 200:
         return status_error(
             status,
             headers=headers,
-            body=await exchange.read_error_body(),
+            # Events under another 2xx are an answer, and an error's words never hold one.
+            body=b"" if is_stream and status < 300 else await _body(exchange, key),
             retry_after=retry_after(headers, now=now()),
         )
-    content_type = headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() == "text/event-stream":
-        return None
-    body = await exchange.read_error_body()
+    if is_stream:
+        return _undecoded(headers, host)
+    body = await _body(exchange, key)
     return UnexpectedContentTypeError(
         f"{host} answered 200 with {content_type[:80] or 'no content type'!r} instead "
         f"of text/event-stream: {error_message(body)[:200]}",
         content_type=content_type,
         body=body,
     )
+
+
+_MASK = "<key>"
+_SHORTEST_KEY = 8
+"""Shorter ones are none, and replacing them would garble the text."""
+
+
+def _key(sent: Mapping[str, str]) -> Secret:
+    """What must not be quoted; something that is in no text, if there is nothing."""
+    for name, value in sent.items():
+        token = Secret(value.rpartition(" ")[2])
+        if name.lower() == "authorization" and len(token) >= _SHORTEST_KEY:
+            return token
+    return Secret("\0")
+
+
+async def _body(exchange: Exchange, key: Secret) -> bytes:
+    return (await exchange.read_error_body()).replace(key.encode(), _MASK.encode())
+
+
+def _undecoded(headers: Mapping[str, str], host: str) -> ProtocolError | None:
+    """The error of a body in a coding that the HTTP library hands on as it is (faults.md F40)."""
+    coding = headers.get("content-encoding", "").strip()
+    if coding.lower() in _CODINGS:
+        return None
+    return ProtocolError(
+        f"{host} answered with Content-Encoding {coding[:80]!r}, which was not asked for and "
+        "cannot be decoded"
+    )
+
+
+_CODINGS = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
+"""What aiohttp decodes, or refuses itself where the decoder is not installed."""
 
 
 def _redirect_text(headers: Mapping[str, str]) -> bytes:

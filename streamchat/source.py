@@ -147,7 +147,9 @@ class Source:
             return self._aborted
         self.first_byte_at = plan.clock()
         watchdog.watch(expirer(exchange, plan.transport.host))
-        failure = await refusal(exchange, plan.transport.host, now=plan.wall_clock)
+        failure = await refusal(
+            exchange, plan.transport.host, sent=plan.headers, now=plan.wall_clock
+        )
         if failure is None:
             try:
                 blocks = await self._next_blocks(exchange)

@@ -198,8 +198,8 @@ class ChatStream(Listeners):
                     if event is None:
                         self._empty_blocks += 1
                         continue
-                    calls = self._table.get(type(event))
-                    if calls is not None:
+                    calls = self._table[type(event)]
+                    if calls:
                         self._busy = True
                         for call, is_async, registration in calls:
                             try:

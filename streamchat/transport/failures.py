@@ -40,6 +40,12 @@ def failed_body(error: Exception, host: str) -> TransportError:
     if isinstance(error, TransportError):  # set by abort(), or by the guard for lost connections
         return error
     if isinstance(error, aiohttp.ClientPayloadError):
+        if isinstance(error.__cause__, aiohttp.http_exceptions.ContentEncodingError):
+            return TruncatedStreamError(
+                f"the body that {host} sent is not what its Content-Encoding says",
+                kind="encoding",
+                host=host,
+            )
         return truncated(host)
     return TruncatedStreamError(
         f"the connection to {host} broke before the answer was complete ({type(error).__name__})",
