@@ -13,7 +13,7 @@ from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from streamchat._version import __version__
-from streamchat.credentials import Secret, checked_headers, checked_key, hidden
+from streamchat.credentials import Secret, checked_headers, checked_key, hidden, veiled
 from streamchat.dispatcher import Dispatcher, Handler, Listeners, Registration, as_dispatchers
 from streamchat.plan import Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
@@ -82,12 +82,11 @@ class Client(Listeners):
             kind, api_key = type(api_key).__name__, None  # type: ignore[unreachable]
             raise TypeError(f"api_key must be a str, not {kind}")
         api_key = Secret(os.environ.get("CO_API_KEY", "") if api_key is None else api_key)
-        headers = hidden(headers)
+        headers, proxy = hidden(headers), veiled(proxy)
+        base_url = veiled(base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL)
         headers = checked_headers(headers)
         key = checked_key(api_key)
-        self._base_url = _checked_base_url(
-            base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL, allow_http=allow_http
-        )
+        self._base_url = _checked_base_url(base_url, allow_http=allow_http)
         if key is None and _is_cohere(self._base_url):
             raise ConfigurationError(
                 "no API key: set the environment variable CO_API_KEY or pass api_key=; "
@@ -142,13 +141,13 @@ class Client(Listeners):
             TypeError, ValueError: an argument that is unknown, of the wrong type, or that no server
                 accepts; it is named.
         """
+        headers = hidden(headers)  # first: a traceback shows local variables
         chosen = model if model is not None else self._model
         if chosen is None:
             raise ConfigurationError(
                 "no model: pass model= here or to Client(), for example command-a-03-2025"
             )
         request = ChatRequest.build(messages, chosen, options)
-        headers = hidden(headers)
         headers = checked_headers(headers)
         return ChatStream(
             Plan(
@@ -289,15 +288,18 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host, parts = "", urlsplit("")
-    if parts.scheme not in ("http", "https") or not host:
+    scheme, has_more = parts.scheme, bool(parts.query or parts.fragment)
+    has_user = parts.username is not None or parts.password is not None
+    del parts  # a traceback shows local variables
+    if scheme not in ("http", "https") or not host:
         raise ConfigurationError("base_url (CO_API_URL) must look like https://host/path")
-    if parts.username is not None or parts.password is not None:
+    if has_user:
         raise ConfigurationError("base_url (CO_API_URL) must not hold a user name or password")
-    if parts.query or parts.fragment:
+    if has_more:
         raise ConfigurationError("base_url must not hold a query or a fragment")
     if _is_disguised_address(host):
         raise ConfigurationError("base_url must name its host, not a number")
-    if parts.scheme == "http" and host not in LOOPBACK and not allow_http:
+    if scheme == "http" and host not in LOOPBACK and not allow_http:
         raise ConfigurationError(
             f"base_url is plain http to {host}: the key and the prompts could be read on the way; "
             "use https, or pass allow_http=True"

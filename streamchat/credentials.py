@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NoReturn, TypeVar, cast
 
 from streamchat.protocol.errors import ConfigurationError
 
-__all__ = ["Secret", "checked_headers", "checked_key", "hidden"]
+__all__ = ["Secret", "checked_headers", "checked_key", "hidden", "veiled"]
 
+T = TypeVar("T")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
@@ -53,11 +54,23 @@ def checked_key(key: Secret) -> Secret | None:
 
 
 def hidden(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """A copy whose values show nowhere; to be made before anything can fail."""
+    """A copy whose values show nowhere; to be made before anything can fail.
+
+    What is no text, or no mapping, becomes ``None``, which :func:`checked_headers` refuses.
+    """
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        return cast("dict[str, str]", {None: None})  # type: ignore[unreachable]
     return {
-        name: Secret(value) if isinstance(value, str) else value
-        for name, value in (headers or {}).items()
+        name: Secret(value) if isinstance(value, str) else cast("str", None)
+        for name, value in headers.items()
     }
+
+
+def veiled(value: T) -> T | Secret:
+    """A setting that may hold a password, for as long as it has not been checked."""
+    return Secret(value) if isinstance(value, str) else value
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

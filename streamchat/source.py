@@ -231,7 +231,13 @@ class Source:
                 raise reader.too_large
 
     def _truncated(self, text: str) -> TruncatedStreamError:
-        return TruncatedStreamError(text, kind="truncated", host=self._plan.transport.host)
+        exchange = self._exchange
+        return TruncatedStreamError(
+            text,
+            kind="truncated",
+            host=self._plan.transport.host,
+            bytes_received=exchange.bytes_received if exchange is not None else 0,
+        )
 
     # --- the end ---------------------------------------------------------------------------------
 

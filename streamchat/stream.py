@@ -267,8 +267,10 @@ class ChatStream(Listeners):
         if self._source.reader.end is not None:
             await self._finish()
         else:
-            self._end(closed())
+            # First: a reader that waits would otherwise be woken with an exception that aiohttp
+            # shares between all connections, whose traceback would hold this stream for ever.
             self._source.abort(closed())
+            self._end(closed())
 
     def text(self) -> AsyncIterator[str]:
         """The answer's text, piece by piece; handlers hear all events meanwhile."""
@@ -296,6 +298,8 @@ class ChatStream(Listeners):
                     frame = self._source.reader.read_frame(block)
                     if frame is not None:
                         return frame
+                if type(self._outcome) is StreamChatError:
+                    break  # complete, and read as raw frames: the error is for who wants an answer
                 if not await self._more():
                     break
         except BaseException as error:
@@ -324,7 +328,15 @@ class ChatStream(Listeners):
                 if await self._ended():
                     return False
                 self._note_first_text()
-                blocks = await source.receive()
+                try:
+                    blocks = await source.receive()
+                except StreamChatError:
+                    if source.reader.end is None:
+                        raise
+                    blocks = []  # raw frames, and [DONE] did not come: complete all the same
+                if not blocks:
+                    await self._wind_up()
+                    return False
             self._unyielded += len(blocks)
             if self._unyielded >= YIELD_EVERY:
                 self._unyielded = 0
@@ -347,10 +359,10 @@ class ChatStream(Listeners):
             FrameTooLargeError: an event passed the limit; those before it were handed out.
         """
         reader = self._source.reader
-        if reader.end is not None and (reader.terminated or not self._raw):
-            await self._finish()
-            if isinstance(self._outcome, GenerationError):
-                raise copy.copy(self._outcome)
+        if reader.end is not None and (
+            reader.terminated or not self._raw or reader.too_large is not None
+        ):
+            await self._wind_up()
             return True
         if reader.terminated:
             raise TruncatedStreamError(
@@ -361,6 +373,11 @@ class ChatStream(Listeners):
         if reader.too_large is not None:
             raise reader.too_large
         return False
+
+    async def _wind_up(self) -> None:
+        await self._finish()
+        if isinstance(self._outcome, GenerationError):
+            raise copy.copy(self._outcome)
 
     def _note_first_text(self) -> None:
         """Text that was read since the last arrival came with that arrival."""
@@ -398,10 +415,12 @@ class ChatStream(Listeners):
     def _end(self, outcome: Exception) -> None:
         """Close the connection now, whatever it is doing; the first outcome stands."""
         self._source.close()
-        self._blocks = _NO_BLOCKS
         if self._outcome is None:
+            if isinstance(outcome, StreamChatError):
+                self._add_facts(outcome)  # whoever asks later, and how often, gets them too
             self._outcome = outcome
             self._finished_at = self._plan.clock()
+        self._blocks = _NO_BLOCKS
 
     async def _fail(self, error: BaseException) -> None:
         """The only way out with an error: facts added, connection closed, ``on_error`` told."""
@@ -424,8 +443,8 @@ class ChatStream(Listeners):
         error.attempts = max(1, source.attempts)
         if error.partial is None and source.reader.has_events:
             error.partial = self.snapshot
-        if isinstance(error, TransportError):
-            left = length_hint(self._blocks) + self._empty_blocks
+        if isinstance(error, TransportError) and not error.events:  # else it is said again
+            left = length_hint(self._blocks) + len(self._pending or ()) + self._empty_blocks
             error.events = max(0, source.blocks_received - left)
 
     async def _judged(

@@ -67,13 +67,9 @@ class Commands(click.Group):
 
 
 def report(error: Exception) -> None:
-    """Say on stderr what went wrong, in one line, without the key."""
+    """Say on stderr what went wrong, in one line."""
     reason = error.strerror if isinstance(error, OSError) else None
     text = one_line(reason or str(error))
-    # A server may quote the request's headers in its error.
-    key = os.environ.get("CO_API_KEY", "").strip()
-    if key:
-        text = text.replace(key, "<CO_API_KEY>")
     channel = Channel(sys.stderr)
     try:
         channel.write("error: ", "bold red")

@@ -157,9 +157,19 @@ class Accumulator:
     def _message_start(self, event: MessageStart) -> Event:
         if self._started:
             raise DecodeError("a second message-start", event_type=event.type)
+        message = event.message
+        received = (
+            self._blocks
+            or self._plan.pieces
+            or self._calls
+            or self._citations
+            or self._waiting_half
+        )
+        if received and message != AssistantMessage():
+            # Its parts would take the places of those that are already there.
+            raise DecodeError("a late message-start that is not empty", event_type=event.type)
         self._started = True
         self._id = event.id
-        message = event.message
         for index, part in enumerate(message.content):
             if isinstance(part, TextContent):
                 self._open_block(index, "text", part.text)

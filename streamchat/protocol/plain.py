@@ -72,18 +72,23 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
             if not isinstance(key, str):
                 raise TypeError(f"{path} has a key that is not a str: {type(key).__name__}")
             copy[to_plain(key, f"a key of {path}")] = to_plain(
-                item, f"{path}.{key}", _depth=_depth + 1
+                item, _inside(path, f".{key}"), _depth=_depth + 1
             )
         return copy
     if is_list(value):
         return [
-            to_plain(item, f"{path}[{position}]", _depth=_depth + 1)
+            to_plain(item, _inside(path, f"[{position}]"), _depth=_depth + 1)
             for position, item in enumerate(value)
         ]
     cls = _class_of(value)
     if attrs.has(cls):
         return to_plain(as_dict(value), path, _depth=_depth)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
+
+
+def _inside(path: str, part: str) -> str:
+    """The place of a part, cut short: a giant key is not copied for each thing beneath it."""
+    return path + part[:80] if len(path) < 120 else path
 
 
 def _class_of(value: Any) -> Any:

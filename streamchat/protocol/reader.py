@@ -120,18 +120,23 @@ class EventReader:
             try:
                 text = _decode_string(block[self._start : self._stop])
             except (msgspec.DecodeError, UnicodeDecodeError):
-                return self._read_fully(block)
-            self._append(text)
-            return self._make(text)
+                pass  # the full way says what is wrong, outside of here: nothing may be chained
+            else:
+                self._append(text)
+                return self._make(text)
         return self._read_fully(block)
 
     def read_frame(self, block: bytes) -> Frame | None:
         """The block's frame as it is, ``None`` if it holds none; only the end is looked for."""
+        if self.terminated:
+            return None
         frame = self._decoder.parse(block)
         if frame is not None:
             if is_terminator(frame):
                 self.terminated = True
-            elif frame.event in ("message-end", "error") or b'"message-end"' in frame.data:
+            elif self.end is None and (
+                frame.event in ("message-end", "error") or b'"message-end"' in frame.data
+            ):
                 event = decode_event(frame)
                 self.end = event if isinstance(event, MessageEnd) else self.end
         return frame
@@ -177,7 +182,7 @@ class EventReader:
             else:
                 # Half an emoji came or went; while one waits, the lane would overtake it.
                 self._leave_lane()
-                if isinstance(completed, ContentDelta) and completed.text:
+                if isinstance(completed, ContentStart | ContentDelta) and completed.text:
                     self.has_text = True
             return completed
         raise DecodeError(

@@ -66,7 +66,7 @@ def _keep_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
             for name in types
             if name != "extra" and value.get(name) is not None
         }
-        extra = {name: item for name, item in value.items() if name not in types}
+        extra = {name: item for name, item in value.items() if name not in types or name == "extra"}
         return cls(**known, extra=extra)
 
     return hook

@@ -154,6 +154,7 @@ class Proxy:
         except ValueError:
             parts, host, port = urlsplit(""), None, None
         if parts.scheme not in ("http", "https") or not host:
+            del parts  # a traceback shows local variables
             raise ConfigurationError(
                 "the proxy (proxy=, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) must look like "
                 "http://host:port; SOCKS is not supported"

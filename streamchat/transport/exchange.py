@@ -17,6 +17,8 @@ __all__ = ["Exchange"]
 DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 16 * 1024
 """What is spent after the answer to get the connection back (faults.md F64)."""
+READ_BYTES = 32 * 1024
+"""What is read at a time."""
 ERROR_BODY_SECONDS = 5.0
 ERROR_BODY_BYTES = 64 * 1024
 """What is read of a body that is no event stream (faults.md F36)."""
@@ -76,7 +78,9 @@ class Exchange:
         chunk = b""
         if self._failure is None:
             try:
-                chunk = await self._content.readany()
+                # Not all there is: split into events it takes twice its size, and a stalled stream
+                # of a flood would hold 300 KiB (measured: tests/resources).
+                chunk = await self._content.read(READ_BYTES)
             except Exception as error:  # noqa: BLE001  # whatever it is, the body is over
                 self._failure = failed_body(error, self._host)
                 self._failure.elapsed = self._clock() - self._started
@@ -135,6 +139,10 @@ class Exchange:
         if self._lost is not None:
             # The pool may keep the connection for hours: leave nothing of this exchange on it.
             self._lost.remove_done_callback(self._wake)
+            if self._lost.done():
+                _retrieve(self._lost)  # its loop may be closed, and takes no callback then
+            elif not self._content.is_eof():
+                self._lost.add_done_callback(_retrieve)
             self._lost = None
         self._failure = None
         self._response.close()
@@ -149,8 +157,7 @@ class Exchange:
             self._lost.add_done_callback(self._wake)
 
     def _wake(self, lost: asyncio.Future[None]) -> None:
-        if not lost.cancelled():
-            lost.exception()  # retrieved, so that asyncio does not report it
+        _retrieve(lost)
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(truncated(self._host))
 
@@ -165,3 +172,9 @@ class Exchange:
         if buffered:
             buffered.clear()
         return left
+
+
+def _retrieve(lost: asyncio.Future[None]) -> None:
+    """Look at why a connection was lost, so that asyncio does not report that nobody did."""
+    if not lost.cancelled():
+        lost.exception()

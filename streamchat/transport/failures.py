@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError
 
 from streamchat.protocol.errors import (
     ConfigurationError,
@@ -40,7 +41,7 @@ def failed_body(error: Exception, host: str) -> TransportError:
     if isinstance(error, TransportError):  # set by abort(), or by the guard for lost connections
         return error
     if isinstance(error, aiohttp.ClientPayloadError):
-        if isinstance(error.__cause__, aiohttp.http_exceptions.ContentEncodingError):
+        if isinstance(error.__cause__, ContentEncodingError):
             return TruncatedStreamError(
                 f"the body that {host} sent is not what its Content-Encoding says",
                 kind="encoding",
@@ -127,7 +128,10 @@ def _failed_connection(
             kind="resources",
             **facts,
         )
-    if secure and error.errno in _CUT_OFF:
+    cut = error.os_error
+    if secure and (error.errno in _CUT_OFF or isinstance(cut, ConnectionResetError)):
+        # Event loops report the end of a handshake as a reset without a number.
+        reason = os.strerror(error.errno) if error.errno else "the handshake was cut off"
         return ConnectError(f"{host} refused TLS ({reason})", kind="tls", **facts)
     return ConnectError(
         f"cannot connect to {host}: {reason} (check base_url or CO_API_URL)",

@@ -90,5 +90,5 @@ async def test_a_server_that_quotes_the_key_does_not_get_it_printed() -> None:
         env = {"CO_API_URL": url, "CO_API_KEY": "canary-77aa"}
         ran = await run_async("chat", "Hi", env=env)
     assert ran.code == 1
-    assert "bad header Bearer <CO_API_KEY>" in ran.err
+    assert "bad header Bearer <key>" in ran.err
     assert "canary" not in ran.out + ran.err

@@ -1,0 +1,1 @@
+"""Faults on real sockets: every stream ends once, in time, with every event that arrived."""

@@ -1,0 +1,3 @@
+"""Figures of this folder's tests, (what, figure); ``tests/conftest.py`` prints them at the end."""
+
+FIGURES: list[tuple[str, str]] = []

@@ -1,0 +1,56 @@
+"""Start blocks in processes of their own, two at a time: both parsers on both loops."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.faults.figures import FIGURES
+
+ROOT = Path(__file__).parents[2]
+COMBINATIONS = [(parser, loop) for parser in ("python", "c") for loop in ("asyncio", "uvloop")]
+
+
+def run(*options: str) -> dict[str, Any]:
+    """Run one process and return its line of figures."""
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.faults.run", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.stdout, process.stderr
+    result: dict[str, Any] = json.loads(process.stdout)
+    return result
+
+
+def run_everywhere(what: str, *options: str) -> None:
+    """Run a block with both parsers on both loops; assert that nothing failed, note the figures."""
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(
+            pool.map(
+                lambda pair: run("--parser", pair[0], "--loop", pair[1], *options), COMBINATIONS
+            )
+        )
+    runs = sum(report["runs"] for report in reports)
+    events = sum(report["events"] for report in reports)
+    failed = sum(report["failed"] for report in reports)
+    latest = max(report["latest"] for report in reports)
+    rerun = sum(report["rerun"] for report in reports)
+    figure = (
+        f"{runs} streams (2 parsers x 2 loops), {events} events, {failed} wrong, the latest end "
+        f"{latest:.3f} s past its limit, {rerun} late at first and in time when run alone"
+    )
+    FIGURES.append((what, figure))
+    problems = [
+        f"{report['parser']}/{report['loop']} seed {report['seed']}: {failure}"
+        for report in reports
+        for failure in report["failures"]
+    ]
+    assert not failed, "\n".join(problems)

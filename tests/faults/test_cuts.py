@@ -1,0 +1,11 @@
+"""An answer that is cut delivers exactly the events that arrived, wherever and however it is cut."""
+
+import pytest
+
+from tests.faults.processes import run_everywhere
+
+
+@pytest.mark.timeout(180)
+def test_a_cut_at_any_byte_loses_nothing_that_arrived() -> None:
+    """FIN, RST, stall and garbage at every 7th byte of chunked, length- and EOF-delimited bodies."""
+    run_everywhere("a 2 KB answer cut at every 7th byte", "--what", "cuts", "--every", "7")

@@ -1,0 +1,13 @@
+"""Random faults at random offsets of random answers: no event is lost, doubled or altered."""
+
+import pytest
+
+from tests.faults.processes import run_everywhere
+
+
+@pytest.mark.timeout(180)
+def test_random_faults_lose_nothing() -> None:
+    """A failure names its seed; ``--only SEED`` runs that stream alone."""
+    run_everywhere(
+        "random faults at random offsets", "--what", "random", "--count", "1000", "--seed", "1"
+    )
