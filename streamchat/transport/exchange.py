@@ -33,6 +33,7 @@ class Exchange:
         "_content",
         "_failure",
         "_host",
+        "_loop",
         "_lost",
         "_process",
         "_response",
@@ -55,6 +56,7 @@ class Exchange:
         self._clock = clock
         self._started = started
         self._failure: TransportError | None = None
+        self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
         self._lost: asyncio.Future[None] | None = None
         self.status = response.status
@@ -145,6 +147,11 @@ class Exchange:
                 self._lost.add_done_callback(_retrieve)
             self._lost = None
         self._failure = None
+        connection = self._response.connection
+        transport = connection.transport if connection is not None else None
+        if transport is not None and not self._loop.is_closed():
+            # Not close() alone: over TLS that waits for the peer's goodbye, up to 30 s.
+            transport.abort()
         self._response.close()
 
     def _wake_when_lost(self) -> None:

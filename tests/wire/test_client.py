@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import ssl
 import threading
 import time
@@ -640,6 +641,39 @@ def _self_signed() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     return context
+
+
+async def test_a_tls_peer_that_says_no_goodbye_does_not_keep_the_connection() -> None:
+    """Leaving early over TLS: the socket is closed at once, not after the peer's close_notify."""
+    trustme = pytest.importorskip("trustme")
+    authority, theirs = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    ours = ssl.create_default_context()
+    authority.configure_trust(ours)
+    part = chunked(b"".join(pieces(plain())[:3]))
+    answer = EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n" + part
+
+    def rude_peer(listener: socket.socket) -> bytes:
+        """Answers over TLS, then reads the bare socket: it never takes part in a shutdown."""
+        with theirs.wrap_socket(listener.accept()[0], server_side=True) as tls:
+            tls.recv(65536)
+            tls.sendall(answer)
+            bare = socket.socket(fileno=tls.detach())
+        with bare:
+            bare.settimeout(5)
+            last = b"-"
+            with contextlib.suppress(ConnectionResetError):
+                while last:
+                    last = bare.recv(65536)
+            return b""
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        peer = asyncio.create_task(asyncio.to_thread(rude_peer, listener))
+        async with Client(KEY, base_url=url, model="m", ssl=ours) as chat:
+            async with chat.chat_stream("Hi") as stream:
+                assert await anext(stream.text()) == "Hello"
+            assert await peer == b""
 
 
 async def test_closing_the_client_ends_its_streams() -> None:
