@@ -397,7 +397,7 @@ def test_an_address_in_disguise_is_refused(scheme: str, host: str) -> None:
 @pytest.mark.parametrize("host", ["10.0.0.7", "[2001:db8::1]", "x1.test", "4.example", "0xa.test"])
 def test_an_address_as_it_is_written_is_accepted(host: str) -> None:
     """F12: plain addresses and names with digits are fine."""
-    Client(KEY, base_url=f"https://{host}")
+    assert host in repr(Client(KEY, base_url=f"https://{host}"))
 
 
 # --- loops, threads, processes -------------------------------------------------------------------

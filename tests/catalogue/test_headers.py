@@ -142,6 +142,7 @@ async def test_switching_protocols_is_no_answer() -> None:
     reply = says(b"HTTP/1.1 101 S\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nfoo", close=False)
     async with serve(reply) as wire, client(wire, retry=TWICE) as chat:
         error = await failure(chat, StatusError, "HTTP 101")
+        await wire.closed.wait()
     assert (error.status, error.attempts) == (101, 1)
 
 

@@ -222,9 +222,10 @@ def test_settings_that_cannot_work_are_refused_by_name(
 
 def test_plain_http_is_allowed_when_asked_for() -> None:
     """allow_http=True, and loopback always."""
-    Client("k", base_url="http://inside.test", allow_http=True)
-    Client("k", base_url="http://localhost:8000")
-    Client("k", base_url="http://[::1]:8000")
+    allowed = Client("k", base_url="http://inside.test", allow_http=True)
+    assert "http://inside.test" in repr(allowed)
+    for url in ("http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]:8000"):
+        assert url in repr(Client("k", base_url=url))
 
 
 @pytest.mark.parametrize("version", ["/v1", "/v2", ""])
