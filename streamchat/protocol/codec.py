@@ -228,7 +228,7 @@ def _content(body: ContentBody) -> tuple[ContentKind, str, str]:
     """Kind, text and thinking of a content object; exactly one of the two has a key."""
     content = body.message.content
     text, thinking = content.text, content.thinking
-    kind = content.type or ("text" if thinking is None else "thinking")
+    kind = content.type or ("thinking" if thinking is not None and not text else "text")
     if kind == "text" and not thinking and (text is not None or content.type):
         return "text", text or "", ""
     if kind == "thinking" and not text:

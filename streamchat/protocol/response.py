@@ -68,6 +68,9 @@ class ChatResponse:
         """The unary JSON shape as plain data, in wire order; what is empty is left out.
 
         Differences that remain to a unary reply of the server are listed in protocol.md 4.
+
+        Raises:
+            ValueError: a document nested beyond 200 levels, which decodes and is not copied.
         """
         fields: dict[str, Any] = {"id": self.id} if self.id else {}
         fields["message"] = self.message.to_dict()

@@ -417,7 +417,7 @@ def content_event(name: str, item: Json) -> Json:
     event: Json = {"type": name, "index": integer_of(item, "index", 0)}
     if name == "content-delta":
         event["logprobs"] = logprobs_of(item.get("logprobs"))
-    kind = declared or ("text" if thinking is None else "thinking")
+    kind = declared or ("thinking" if thinking is not None and not text else "text")
     if kind == "text" and not thinking and (text is not None or declared):
         return {**event, "kind": "text", "piece": text or ""}
     if kind == "thinking" and not text:

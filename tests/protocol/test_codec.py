@@ -295,6 +295,8 @@ def test_the_terminator_is_written_without_an_event_line() -> None:
             ContentDelta(thinking="x", kind="thinking"),
             content('{"type":"thinking","thinking":"x","text":""}'),
         ),
+        (ContentDelta("x"), content('{"text":"x","thinking":""}')),
+        (ContentDelta(thinking="x", kind="thinking"), content('{"thinking":"x","text":""}')),
     ],
 )  # fmt: skip
 def test_what_is_missing_has_its_default(expected: Event, text: str) -> None:
