@@ -6,6 +6,7 @@ Each function reads facts and returns the error to raise, or ``None``; the strea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from streamchat.credentials import Secret
@@ -22,7 +23,14 @@ from streamchat.protocol.errors import (
 from streamchat.protocol.events import MessageEnd
 from streamchat.transport import Exchange
 
-__all__ = ["expirer", "failed_generation", "refusal", "timed_out", "two_consumers"]
+__all__ = [
+    "expirer",
+    "failed_generation",
+    "mask_key",
+    "refusal",
+    "timed_out",
+    "two_consumers",
+]
 
 
 def two_consumers() -> ConcurrencyError:
@@ -113,6 +121,23 @@ def _key(sent: Mapping[str, str]) -> Secret:
         if name.lower() == "authorization" and len(token) >= _SHORTEST_KEY:
             return token
     return Secret("\0")
+
+
+def mask_key(error: StreamChatError, sent: Mapping[str, str]) -> None:
+    """Take the key out of what a server said in the middle of its stream (faults.md F108).
+
+    Events are delivered as they came; an exception is what logs and error trackers keep.
+    """
+    key = _key(sent)
+    error.args = tuple(_masked(each, key) for each in error.args)
+    for name, value in vars(error).items():
+        setattr(error, name, _masked(value, key))
+
+
+def _masked(value: Any, key: Secret) -> Any:
+    if isinstance(value, str):
+        return value.replace(key, _MASK)
+    return value.replace(key.encode(), _MASK.encode()) if isinstance(value, bytes) else value
 
 
 async def _body(exchange: Exchange, key: Secret) -> bytes:

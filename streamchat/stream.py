@@ -41,7 +41,7 @@ from streamchat.protocol.events import Event
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
-from streamchat.refusal import failed_generation, two_consumers
+from streamchat.refusal import failed_generation, mask_key, two_consumers
 from streamchat.source import Source, closed
 from streamchat.timing import Timing
 from streamchat.views import Frames, Pieces
@@ -443,6 +443,7 @@ class ChatStream(Listeners):
         error.attempts = max(1, source.attempts)
         if error.partial is None and source.reader.has_events:
             error.partial = self.snapshot
+        mask_key(error, self._plan.headers)
         if isinstance(error, TransportError) and not error.events:  # else it is said again
             left = length_hint(self._blocks) + len(self._pending or ()) + self._empty_blocks
             error.events = max(0, source.blocks_received - left)

@@ -114,6 +114,7 @@ def make_stream(
     random: Callable[[], float] = lambda: 1.0,
     transport: FakeTransport | None = None,
     messages: str | Sequence[Mapping[str, Any]] = "Hi",
+    headers: Mapping[str, str] | None = None,
 ) -> ChatStream:
     """A stream over a scripted transport, on the running loop's clock."""
     request = ChatRequest.build(messages, "command-test", {})
@@ -122,7 +123,7 @@ def make_stream(
             transport=cast(Transport, transport or FakeTransport(*script)),
             request=request,
             body=encode_json(request.to_dict()),
-            headers={},
+            headers=headers or {},
             dispatchers=tuple(map(as_dispatcher, handlers)),
             timeout=timeout or Timeout(),
             retry=retry or Retry(),

@@ -93,12 +93,12 @@ def tools() -> list[Event]:
     ]
 
 
-def failed() -> list[Event]:
+def failed(error: str = "invalid tool generation") -> list[Event]:
     """A failure inside a 200 answer."""
     return [
         START,
         ToolPlanDelta("I will"),
-        MessageEnd("ERROR", Usage(), "invalid tool generation", "INVALID_TOOL_GENERATION"),
+        MessageEnd("ERROR", Usage(), error, "INVALID_TOOL_GENERATION"),
     ]
 
 

@@ -702,3 +702,26 @@ def test_cancelling_at_every_suspension_closes_the_connection() -> None:
     outcomes = [run_virtual(scenario(moment / 4)) for moment in range(1, 80)]
     assert outcomes.count(True) > 40
     assert not outcomes[-1], "the last moments are after the end"
+
+
+# --- the key in a server's mouth -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'event: error\ndata: {"message": "bad key canary-0123456789"}\n\n',
+        b'data: {"type": "content-delta", "oops": "canary-0123456789"}\n\n',
+        body(failed("bad key canary-0123456789")),
+    ],
+)
+async def test_an_error_does_not_quote_the_key(said: bytes) -> None:
+    """What a server says in its stream may hold the key; the exception must not."""
+    stream = make_stream(Answer(said), headers={"Authorization": "Bearer canary-0123456789"})
+    with pytest.raises(StreamChatError) as caught:
+        await stream
+    shown = f"{caught.value} {caught.value!r} {vars(caught.value)}"
+    assert "<key>" in shown
+    assert "canary" not in f"{caught.value} {caught.value!r}"
+    own = {k: v for k, v in vars(caught.value).items() if k != "partial"}
+    assert "canary" not in repr(own)
