@@ -130,7 +130,9 @@ class Source:
             try:
                 raise failure
             finally:
-                del failure, result  # the traceback holds this frame: no cycle through it
+                # The traceback holds this frame and this source: no cycle through either.
+                del failure, result
+                self._aborted = None
 
     async def _attempt(self, watchdog: Watchdog) -> list[bytes] | StreamChatError:
         """One try, up to its first event; or why it failed."""

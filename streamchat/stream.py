@@ -212,7 +212,10 @@ class ChatStream(Listeners):
                             except Exception as error:  # noqa: BLE001  # raised again below
                                 failure = await self._judged(error, registration, event)
                                 if failure is not None:
-                                    raise failure  # noqa: B904  # the handler's own
+                                    try:
+                                        raise failure  # noqa: B904  # the handler's own
+                                    finally:
+                                        del failure  # its traceback holds this frame
                         self._busy = False
                     return event
                 if not await self._more():
@@ -428,6 +431,7 @@ class ChatStream(Listeners):
         if not isinstance(error, StreamChatError) or error is self._judged_error:
             # A handler's own exception, a cancellation, an exit: not ours to keep or to dress, and
             # nothing may be awaited before a cancellation goes on.
+            self._judged_error = None  # its traceback holds this stream
             self._end(_stopped_by(error))
             return
         if self._told:

@@ -150,7 +150,10 @@ class Transport:
             )
         else:
             return Exchange(response, self.host, self._clock, started)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame: no cycle through it
 
     def attach(self, user: Abortable) -> None:
         """Remember who to tell when the client is closed; forgotten when it is dropped."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import aiohttp
@@ -24,7 +25,7 @@ from streamchat.protocol.errors import (
     TruncatedStreamError,
 )
 
-__all__ = ["failed_body", "failed_request", "truncated"]
+__all__ = ["failed_body", "failed_request", "forget_frames", "truncated"]
 
 
 def truncated(host: str) -> TruncatedStreamError:
@@ -36,10 +37,20 @@ def truncated(host: str) -> TruncatedStreamError:
     )
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an exception that aiohttp keeps on its reader.
+
+    They hold the frames that hold the reader: each failed stream would wait for the collector.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def failed_body(error: Exception, host: str) -> TransportError:
     """What ended a body, whatever its class: aiohttp raises more than its own there."""
     if isinstance(error, TransportError):  # set by abort(), or by the guard for lost connections
-        return error
+        return copy(error)
     if isinstance(error, aiohttp.ClientPayloadError):
         if isinstance(error.__cause__, ContentEncodingError):
             return TruncatedStreamError(

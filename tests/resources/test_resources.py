@@ -30,6 +30,7 @@ def test_nothing_is_left_after_any_end(loop: str, tls: tuple[str, ...]) -> None:
     assert result["complaints"] == []
     assert result["uvloop's own complaint"] == 0 or (loop == "uvloop" and tls)
     assert result["unexpected ends"] == []
+    assert result["objects waiting for the collector"].get("ChatStream", 0) == 0
     assert result["objects left"] == {}
     assert result["client closed under 20 streams, s"] < 1
     what = f"{result['streams']} streams with {result['kinds of end']} kinds of end"
