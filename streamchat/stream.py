@@ -42,7 +42,7 @@ from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.refusal import failed_generation, mask_key, two_consumers
-from streamchat.source import Source, closed
+from streamchat.source import Source, closed, stopped_by
 from streamchat.timing import Timing
 from streamchat.views import Frames, Pieces
 
@@ -432,7 +432,7 @@ class ChatStream(Listeners):
             # A handler's own exception, a cancellation, an exit: not ours to keep or to dress, and
             # nothing may be awaited before a cancellation goes on.
             self._judged_error = None  # its traceback holds this stream
-            self._end(_stopped_by(error))
+            self._end(stopped_by(error))
             return
         if self._told:
             return  # raised again to whoever asks again
@@ -519,9 +519,3 @@ class ChatStream(Listeners):
                 source=self,
                 stacklevel=2,
             )
-
-
-def _stopped_by(error: BaseException) -> TransportError:
-    return TransportError(
-        f"the stream was stopped by {type(error).__name__}, raised around it", kind="closed"
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
-from streamchat.protocol.events import ContentDelta, Event
+from streamchat.protocol.events import ContentDelta
 from streamchat.protocol.sse import Frame
 
 __all__ = ["Frames", "Pieces"]
@@ -20,7 +20,7 @@ class Pieces:
 
     def __init__(
         self,
-        events: AsyncIterator[Event],
+        events: AsyncIterator[object],
         kind: Literal["text", "thinking"],
         close: Callable[[], Awaitable[None]],
     ) -> None:
