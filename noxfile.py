@@ -20,6 +20,17 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def pure(session: nox.Session) -> None:
+    """The catalogue of faults on aiohttp's parser in pure Python, as in .ci/run."""
+    session.install("-q", "-e", ".[test]")
+    session.run(
+        *("python", "-m", "pytest", "-q", "-n", "2", "tests/catalogue", "tests/wire"),
+        *session.posargs,
+        env={"AIOHTTP_NO_EXTENSIONS": "1"},
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """ruff, mypy and pyright, as in .ci/run."""
     session.install("-q", "-e", ".[dev]")

@@ -48,9 +48,23 @@ _TIMEOUT_TEXTS: Mapping[str, str] = {
 }
 
 
-def timed_out(host: str, phase: str, seconds: float) -> StreamTimeoutError:
-    """A limit of ``Timeout`` was passed."""
-    text = _TIMEOUT_TEXTS[phase].format(host=host, seconds=f"{seconds:g}")
+_QUEUE_TEXT = (
+    "the request was still waiting for a free connection of the pool after {seconds} s: all {queued} "
+    "to {host} are in use; raise max_connections, or run fewer streams at once"
+)
+
+
+def timed_out(host: str, phase: str, seconds: float, *, queued: int = 0) -> StreamTimeoutError:
+    """A limit of ``Timeout`` was passed.
+
+    Args:
+        host: for the message.
+        phase: which limit.
+        seconds: how long it is.
+        queued: if it was passed in front of a full pool: how many connections that holds.
+    """
+    template = _QUEUE_TEXT if queued else _TIMEOUT_TEXTS[phase]
+    text = template.format(host=host, seconds=f"{seconds:g}", queued=queued)
     return StreamTimeoutError(f"{text} (Timeout.{phase})", phase=phase, seconds=seconds, host=host)
 
 

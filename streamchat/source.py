@@ -22,10 +22,10 @@ from streamchat.protocol.errors import (
 )
 from streamchat.protocol.reader import EventReader
 from streamchat.refusal import expirer, refusal, timed_out
-from streamchat.transport import Exchange
+from streamchat.transport import Exchange, passage
 from streamchat.watchdog import Watchdog
 
-__all__ = ["Source", "closed"]
+__all__ = ["Source", "closed", "stopped_by"]
 
 T = TypeVar("T")
 _log = logging.getLogger("streamchat")
@@ -172,17 +172,20 @@ class Source:
         plan, due = self._plan, watchdog.due()
         seconds = None if due is None else max(0.0, due[0] - plan.clock())
         try:
-            exchange = await self._bounded(
-                plan.transport.open(plan.headers, plan.body, connect_timeout=plan.timeout.connect),
-                seconds,
-            )
+            with passage() as way:
+                exchange = await self._bounded(
+                    plan.transport.open(
+                        plan.headers, plan.body, connect_timeout=plan.timeout.connect
+                    ),
+                    seconds,
+                )
         except StreamChatError as error:
             return error
         if exchange is not None:
             return exchange
         if self._aborted is not None or due is None:
             return self._aborted or closed()
-        return timed_out(plan.transport.host, due[1], due[2])
+        return timed_out(plan.transport.host, due[1], due[2], queued=way.queued)
 
     async def _bounded(self, work: Awaitable[T], seconds: float | None) -> T | None:
         """The result, or ``None`` when the seconds are over or :meth:`abort` was called."""
@@ -280,3 +283,10 @@ def _named(failure: StreamChatError) -> str:
 def closed() -> TransportError:
     """The error of a stream that was closed before its answer was complete."""
     return TransportError("the stream was closed before the answer was complete", kind="closed")
+
+
+def stopped_by(error: BaseException) -> TransportError:
+    """The error of a stream that something raised around it has ended."""
+    return TransportError(
+        f"the stream was stopped by {type(error).__name__}, raised around it", kind="closed"
+    )

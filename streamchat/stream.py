@@ -213,7 +213,7 @@ class ChatStream(Listeners):
                                 failure = await self._judged(error, registration, event)
                                 if failure is not None:
                                     try:
-                                        raise failure  # noqa: B904  # the handler's own
+                                        raise failure  # the handler's own
                                     finally:
                                         del failure  # its traceback holds this frame
                         self._busy = False

@@ -16,22 +16,25 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp import hdrs
 
 from streamchat.protocol.errors import StreamChatError, TransportError
 from streamchat.transport.connections import (
     LOOPBACK,
     Connector,
     Keeper,
+    Passage,
     Proxy,
     Session,
     environment_proxy,
     new_session,
-    took_used_connection,
+    passage,
+    speaks_tls,
 )
 from streamchat.transport.exchange import Exchange
-from streamchat.transport.failures import failed_request
+from streamchat.transport.failures import failed_request, not_http
 
-__all__ = ["LOOPBACK", "Exchange", "Session", "SslContext", "Transport"]
+__all__ = ["LOOPBACK", "Exchange", "Session", "SslContext", "Transport", "passage"]
 
 SslContext = ssl_module.SSLContext
 """A TLS context of the caller's own, for ``Client(ssl=...)``."""
@@ -81,7 +84,9 @@ class Transport:
         parts = urlsplit(base_url)
         self.url = f"{base_url}/v2/chat"
         self.host = parts.netloc
+        self._address = parts.hostname or "", parts.port or 80
         self._secure = parts.scheme == "https"
+        self._scheme_is_sure = self._secure
         self._max_connections = max_connections
         self._own_session = session
         self._proxy = Proxy.parse(proxy or environment_proxy(parts.scheme, parts.hostname or ""))
@@ -104,22 +109,50 @@ class Transport:
         Raises:
             ConnectError, TransportError, StreamTimeoutError(phase="connect"), ProtocolError
         """
-        note = [False]
-        token = took_used_connection.set(note)
-        try:
-            return await self._post(headers, body, connect_timeout)
-        except TransportError as error:
-            if not (note[0] and error.kind == "reset"):
-                raise
-        finally:
-            took_used_connection.reset(token)
-        connector = (await self._session()).connector
-        if isinstance(connector, Connector):
-            connector.distrust_idle()
-        return await self._post(headers, body, connect_timeout)
+        with passage() as way:
+            try:
+                return await self._post(way, headers, body, connect_timeout)
+            except TransportError as error:
+                if error.kind != "reset":
+                    raise
+                failure = error
+            try:
+                if not way.used:
+                    raise await self._explained(failure)
+                connector = (await self._session()).connector
+                if isinstance(connector, Connector):
+                    connector.distrust_idle()
+                return await self._post(way, headers, body, connect_timeout)
+            finally:
+                del failure  # its traceback holds this frame: no cycle through it
+
+    async def _explained(self, failure: TransportError) -> TransportError:
+        """Why a new connection was closed unanswered, if that is to be known.
+
+        Most TLS servers just close a plain one, as does a server that fails. The first must not be
+        tried again while the second should be (faults.md F07, F16), and only asking tells them
+        apart: on a connection of its own, without key and prompt. It is not done where plain http
+        was ever answered, and once where it was not.
+        """
+        if self._scheme_is_sure or self._own_session is not None or self._proxy.url is not None:
+            return failure
+        self._scheme_is_sure = True
+        if not await speaks_tls(*self._address):
+            return failure
+        self._scheme_is_sure = False
+        return TransportError(
+            f"{self.host} speaks TLS: base_url must be https",
+            kind="tls",
+            host=self.host,
+            elapsed=failure.elapsed,
+        )
 
     async def _post(
-        self, headers: Mapping[str, str], body: bytes, connect_timeout: float | None
+        self,
+        way: Passage,
+        headers: Mapping[str, str],
+        body: bytes,
+        connect_timeout: float | None,
     ) -> Exchange:
         session, started = await self._session(), self._clock()
         failure: StreamChatError
@@ -149,7 +182,16 @@ class Transport:
                 )
             )
         else:
-            return Exchange(response, self.host, self._clock, started)
+            self._scheme_is_sure = True
+            ambiguous = len(set(response.headers.getall(hdrs.CONTENT_LENGTH, ()))) > 1
+            if (ambiguous or response.status == 101) and way.protocol is not None:
+                # Where this answer ends is unclear, but the Python parser may have seen an end and
+                # given the connection back: response.close() alone would leave it in the pool.
+                way.protocol.abort()
+            if not ambiguous:
+                return Exchange(response, self.host, self._clock, started)
+            response.close()
+            failure = not_http(self.host)
         try:
             raise failure
         finally:

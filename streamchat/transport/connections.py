@@ -6,17 +6,22 @@ Each guard is here because of something measured (faults.md 1 and 5).
 from __future__ import annotations
 
 import asyncio
+import ssl
 import weakref
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import attrs
-from aiohttp import hdrs
+from aiohttp import hdrs, http_parser
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
 from streamchat.credentials import Secret
 from streamchat.protocol.errors import ConfigurationError
@@ -26,10 +31,12 @@ __all__ = [
     "Keeper",
     "Proxy",
     "LOOPBACK",
+    "Passage",
     "Session",
     "environment_proxy",
     "new_session",
-    "took_used_connection",
+    "passage",
+    "speaks_tls",
 ]
 
 Session = aiohttp.ClientSession
@@ -40,8 +47,42 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KEEPALIVE_SECONDS = 15.0
 """How long an idle connection is kept: short enough to lose few races against a server's close."""
 
-took_used_connection: ContextVar[list[bool] | None] = ContextVar("streamchat_reused", default=None)
-"""Where the connector notes, for the request of this task, whether it took a used connection."""
+PROBE_SECONDS = 0.25
+"""How long a port has to answer a TLS greeting, once, when plain http was not answered at all."""
+
+
+@attrs.define
+class Passage:
+    """How a request got its connection; the connector writes it down while it works."""
+
+    queued: int = 0
+    """While it waits for a connection to come free: how many there may be. Else 0."""
+    used: bool = False
+    """Whether the connection had served another request before."""
+    protocol: ResponseHandler | None = None
+    """The connection itself: when a response is returned, a short one's is in the pool again."""
+
+
+_passage: ContextVar[Passage | None] = ContextVar("streamchat_passage", default=None)
+
+
+@contextmanager
+def passage() -> Generator[Passage]:
+    """Note how the request that is made inside, in this task, gets its connection.
+
+    Inside another one it is that one: whoever set the limits learns what the time went into.
+    """
+    outer = _passage.get()
+    if outer is not None:
+        yield outer
+        return
+    way = Passage()
+    token = _passage.set(way)
+    try:
+        yield way
+    finally:
+        _passage.reset(token)
+        way.protocol = None  # the loop keeps this context with the connection: no cycle
 
 
 class Connector(aiohttp.TCPConnector):
@@ -53,6 +94,9 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit=limit, keepalive_timeout=KEEPALIVE_SECONDS)  # pyright: ignore[reportUnknownMemberType]  # aiohttp's own annotation is partial
+        if http_parser.HttpResponseParser is http_parser.HttpResponseParserPy:
+            handler: type[ResponseHandler] = _Impatient
+            self._factory = partial(handler, loop=self._loop)
         self._generation = 0
         self._used_in: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
@@ -67,11 +111,20 @@ class Connector(aiohttp.TCPConnector):
             if protocol.should_close or (generation is not None and generation < self._generation):
                 connection.close()
                 continue
-            note = took_used_connection.get()
-            if note is not None:
-                note[0] = generation is not None
+            way = _passage.get()
+            if way is not None:
+                way.used, way.protocol = generation is not None, protocol
             self._used_in[protocol] = self._generation
             return connection
+
+    async def _wait_for_available_connection(self, key: Any, traces: Any) -> None:
+        """The queue in front of a full pool; who is cancelled in it has been waiting for it."""
+        way = _passage.get()
+        if way is not None:
+            way.queued = self.limit
+        await super()._wait_for_available_connection(key, traces)
+        if way is not None:
+            way.queued = 0
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
         """A new connection, name resolution included: aiohttp's own limit begins after it."""
@@ -88,6 +141,25 @@ class Connector(aiohttp.TCPConnector):
     def distrust_idle(self) -> None:
         """Use none of the connections that were used so far again: one of them was stale."""
         self._generation += 1
+
+
+class _Impatient(ResponseHandler):
+    """Refuse what can become no status line as soon as it is there.
+
+    aiohttp's C parser does; the one in pure Python waits for the end of the line, which binary data
+    (HTTP/2, a TLS alert) may never have. What both parsers are fed is public, what is left over in
+    the Python one is not: without these attributes it waits as before.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, then look at what was left over."""
+        super().data_received(data)
+        begun = getattr(self._parser, "_tail", b"").lstrip(b"\r\n")
+        if getattr(self._parser, "_lines", None) or b"HTTP/".startswith(begun[:5]):
+            return
+        if self.transport is not None:
+            self.transport.abort()
+        self.set_exception(HttpProcessingError())
 
 
 class Keeper:
@@ -127,6 +199,28 @@ def new_session(max_connections: int) -> Session:
         trust_env=False,  # it would read netrc too, which breaks our own Authorization
         skip_auto_headers=(hdrs.USER_AGENT,),
     )
+
+
+async def speaks_tls(host: str, port: int) -> bool:
+    """Whether a port answers the greeting of TLS with TLS; nothing else is sent."""
+    greeting = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with suppress(ssl.SSLWantReadError):  # once it is written, it is the server's turn
+        context.wrap_bio(ssl.MemoryBIO(), greeting, server_hostname=host).do_handshake()
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(greeting.read())
+            return await reader.read(1) in (_TLS_ALERT, _TLS_HANDSHAKE)
+    except OSError:  # TimeoutError is one
+        return False
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+
+
+_TLS_ALERT, _TLS_HANDSHAKE = b"\x15", b"\x16"  # the first byte of a record, RFC 8446 5.1
 
 
 @attrs.frozen

@@ -9,9 +9,10 @@ from typing import cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 
-from streamchat.protocol.errors import StreamChatError, TransportError
-from streamchat.transport.failures import failed_body, forget_frames, truncated
+from streamchat.protocol.errors import ProtocolError, StreamChatError, TransportError
+from streamchat.transport.failures import failed_body, forget_frames, not_http, truncated
 
 __all__ = ["Exchange"]
 
@@ -20,9 +21,9 @@ DRAIN_BYTES = 16 * 1024
 """What is spent after the answer to get the connection back (faults.md F64)."""
 READ_BYTES = 32 * 1024
 """What is read at a time."""
-LEFT_BYTES = 1024 * 1024
-"""How much a lost TLS connection may leave behind, twice this at most. What its buffers hold is half
-of it, so nothing of an answer is lost unless it is compressed more than that."""
+LEFT_BYTES = 4 * 1024 * 1024
+"""What may be parsed at the end of a TLS connection, twice this at most. 256 KiB can be waiting there,
+so nothing of an answer is lost unless it was compressed to less than a thirtieth."""
 ERROR_BODY_SECONDS = 5.0
 ERROR_BODY_BYTES = 64 * 1024
 """What is read of a body that is no event stream (faults.md F36)."""
@@ -35,12 +36,12 @@ class Exchange:
         "__weakref__",
         "_clock",
         "_content",
+        "_ending",
         "_failure",
         "_host",
         "_loop",
         "_lost",
         "_process",
-        "_protocol",
         "_response",
         "_started",
         "bytes_received",
@@ -60,11 +61,11 @@ class Exchange:
         self._host = host
         self._clock = clock
         self._started = started
-        self._failure: TransportError | None = None
+        self._failure: TransportError | ProtocolError | None = None
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
         self._lost: asyncio.Future[None] | None = None
-        self._protocol: ResponseHandler | None = None
+        self._ending = _Ending.of(response)
         self.status = response.status
         """The HTTP status."""
         self.headers: Mapping[str, str] = {
@@ -74,7 +75,6 @@ class Exchange:
         self.bytes_received = 0
         """Bytes of the body that :meth:`read` has returned."""
         self._wake_when_lost()
-        self._keep_order_over_tls()
 
     async def read(self) -> bytes:
         """The next bytes, as soon as there are any; ``b""`` at the end of the body.
@@ -83,6 +83,7 @@ class Exchange:
 
         Raises:
             TransportError: the connection failed, after everything that had arrived was returned.
+            ProtocolError: likewise, because the body breaks the rules of HTTP.
         """
         chunk = b""
         if self._failure is None:
@@ -91,12 +92,14 @@ class Exchange:
                 # of a flood would hold 300 KiB (measured: tests/resources).
                 chunk = await self._content.read(READ_BYTES)
             except Exception as error:  # noqa: BLE001  # whatever it is, the body is over
-                self._failure = failed_body(error, self._host)
+                self._failure = failed_body(error, self._host, malformed=self._is_malformed())
                 forget_frames(error)
-                self._failure.elapsed = self._clock() - self._started
+                if isinstance(self._failure, TransportError):
+                    self._failure.elapsed = self._clock() - self._started
                 chunk = self._left_behind()
         if self._failure is not None and not chunk:
-            self._failure.bytes_received = self.bytes_received
+            if isinstance(self._failure, TransportError):
+                self._failure.bytes_received = self.bytes_received
             raise self._failure
         self.bytes_received += len(chunk)
         return chunk
@@ -154,10 +157,9 @@ class Exchange:
             elif not self._content.is_eof():
                 self._lost.add_done_callback(_retrieve)
             self._lost = None
-        if self._protocol is not None:
-            # Of a pooled connection the next exchange may be in charge already.
-            _unhook(self._protocol, self._parse_before_lost)
-            self._protocol = None
+        if self._ending is not None:
+            self._ending.forget()
+            self._ending = None
         self._failure = None
         connection = self._response.connection
         transport = connection.transport if connection is not None else None
@@ -178,49 +180,14 @@ class Exchange:
     def _wake(self, lost: asyncio.Future[None]) -> None:
         _retrieve(lost)
         if not self._content.is_eof() and self._content.exception() is None:
-            self._content.set_exception(truncated(self._host))
+            malformed = self._is_malformed()
+            self._content.set_exception((not_http if malformed else truncated)(self._host))
 
-    def _keep_order_over_tls(self) -> None:
-        """Let the end of a TLS connection wait for what came before it.
-
-        Plain TCP does: while the consumer is behind, the socket is not read, and its end not seen.
-        Over TLS it is only the decrypted side that pauses; the socket is read on, and at its end
-        whatever has not been handed up is dropped (all measured with 0.7 MB, of which up to half was
-        lost, complete answers included):
-
-        * uvloop 0.23, ``SSLProtocol.eof_received``: closes at once, with up to 256 KiB undecrypted in
-          its incoming buffer. CPython 3.11 waits there, but does the same after a reset
-          (``connection_lost``).
-        * aiohttp 3.14.5, ``ResponseHandler.connection_lost``: throws its parser away, with what that
-          has not parsed while it was paused. Both loops, also after a proper close_notify.
-        """
+    def _is_malformed(self) -> bool:
+        """Whether aiohttp closed the connection because it could not parse what came."""
         connection = self._response.connection
         protocol = connection.protocol if connection is not None else None
-        transport = connection.transport if connection is not None else None
-        # Only the transports of TLS have this method: public, documented in its docstring alone.
-        set_limits = getattr(transport, "set_read_buffer_limits", None)
-        if protocol is None or set_limits is None:
-            return
-        try:
-            # Looked up on the instance each time, so this one connection alone is changed.
-            protocol.connection_lost = self._parse_before_lost  # type: ignore[method-assign]
-            self._protocol = protocol
-            # With a byte undecrypted the socket is not read, so its end is not seen before that.
-            set_limits(high=1, low=0)
-        except AttributeError:
-            pass  # an aiohttp with slots, or a transport that has just been lost
-
-    def _parse_before_lost(self, error: BaseException | None) -> None:
-        """Called as the protocol's ``connection_lost``: first parse what came before the end."""
-        protocol = self._hooked
-        _unhook(protocol, self._parse_before_lost)
-        content = self._content
-        if self._protocol is not None and not content.is_eof() and content.exception() is None:
-            content.set_read_chunk_size(LEFT_BYTES)
-            # The other limit at which it would pause again, counted in HTTP chunks; it is private.
-            setattr(content, "_high_water_chunks", LEFT_BYTES)
-            protocol.resume_reading()
-        type(protocol).connection_lost(protocol, error)
+        return protocol is not None and isinstance(protocol.exception(), HttpProcessingError)
 
     def _left_behind(self) -> bytes:
         """Bytes that arrived before the failure and that aiohttp would drop (faults.md 1, 3).
@@ -233,6 +200,65 @@ class Exchange:
         if buffered:
             buffered.clear()
         return left
+
+
+class _Ending:
+    """The end of one TLS connection, made to wait for what came before it.
+
+    On plain TCP nothing of this is needed: while the consumer is behind, the socket is not read, and
+    its end not seen. Over TLS only the decrypted side pauses. The socket is read on, and at its end
+    what was not handed up is dropped (measured: up to half of 0.7 MB, complete answers included):
+
+    * uvloop 0.23, ``SSLProtocol.eof_received``: closes at once, with up to 256 KiB undecrypted in its
+      incoming buffer. CPython 3.11 waits there, but not after a reset (``connection_lost``).
+    * aiohttp 3.14.5, ``ResponseHandler.connection_lost``: throws its parser away, with what that has
+      not parsed while it was paused. On both loops, and after a close_notify just as well.
+    """
+
+    __slots__ = ("_content", "_protocol")
+
+    def __init__(self, protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
+        self._protocol = protocol
+        self._content: aiohttp.StreamReader | None = content
+
+    @classmethod
+    def of(cls, response: aiohttp.ClientResponse) -> _Ending | None:
+        """Take charge of the connection's end, if it is TLS and still there."""
+        connection = response.connection
+        protocol = connection.protocol if connection is not None else None
+        transport = protocol.transport if protocol is not None else None
+        # Only the transports of TLS have it; public, but documented nowhere except in its docstring.
+        set_limits = getattr(transport, "set_read_buffer_limits", None)
+        if protocol is None or set_limits is None:
+            return None
+        ending = cls(protocol, response.content)
+        try:
+            # Loops look it up on the instance, so it is this one connection that changes.
+            protocol.__dict__["connection_lost"] = ending.before_lost
+            # With one byte undecrypted the socket is not read: its end is not seen before that byte.
+            set_limits(high=1, low=0)
+        except AttributeError:
+            pass  # an aiohttp that uses slots, or a connection that was lost just now
+        return ending
+
+    def before_lost(self, exc: BaseException | None) -> None:
+        """The protocol's ``connection_lost``: first parse what came before the end."""
+        content = self._content
+        self.forget()
+        if content is not None and not content.is_eof() and content.exception() is None:
+            content.set_read_chunk_size(LEFT_BYTES)
+            # The other limit at which it would pause again counts HTTP chunks, and is private.
+            if hasattr(content, "_high_water_chunks"):
+                content._high_water_chunks = LEFT_BYTES  # pyright: ignore[reportPrivateUsage]
+            self._protocol.resume_reading()
+        type(self._protocol).connection_lost(self._protocol, exc)
+
+    def forget(self) -> None:
+        """Let the connection end as aiohttp has it; the pool may keep it for another exchange."""
+        self._content = None
+        # That one may be in charge already.
+        if self._protocol.connection_lost == self.before_lost:
+            del self._protocol.__dict__["connection_lost"]
 
 
 def _retrieve(lost: asyncio.Future[None]) -> None:

@@ -13,7 +13,7 @@ from copy import copy
 from typing import Any
 
 import aiohttp
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.http_exceptions import BadHttpMessage, ContentEncodingError, PayloadEncodingError
 
 from streamchat.protocol.errors import (
     ConfigurationError,
@@ -25,7 +25,7 @@ from streamchat.protocol.errors import (
     TruncatedStreamError,
 )
 
-__all__ = ["failed_body", "failed_request", "forget_frames", "truncated"]
+__all__ = ["failed_body", "failed_request", "forget_frames", "not_http", "truncated"]
 
 
 def truncated(host: str) -> TruncatedStreamError:
@@ -35,6 +35,11 @@ def truncated(host: str) -> TruncatedStreamError:
         kind="truncated",
         host=host,
     )
+
+
+def not_http(host: str, hint: str = "") -> ProtocolError:
+    """What came breaks the rules of HTTP itself; none of it is quoted."""
+    return ProtocolError(f"the answer of {host} is not valid HTTP{hint}")
 
 
 def forget_frames(error: BaseException | None) -> None:
@@ -47,18 +52,30 @@ def forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def failed_body(error: Exception, host: str) -> TransportError:
-    """What ended a body, whatever its class: aiohttp raises more than its own there."""
-    if isinstance(error, TransportError):  # set by abort(), or by the guard for lost connections
-        return copy(error)
+def failed_body(error: Exception, host: str, *, malformed: bool) -> TransportError | ProtocolError:
+    """What ended a body, whatever its class: aiohttp raises more than its own there.
+
+    Args:
+        error: as caught around reading.
+        host: host and port, for the message.
+        malformed: whether the parser gave the connection up (faults.md F49).
+    """
+    if isinstance(error, TransportError | ProtocolError):
+        return copy(error)  # set by abort(), or by the guard for lost connections
+    cause = error.__cause__
     if isinstance(error, aiohttp.ClientPayloadError):
-        if isinstance(error.__cause__, ContentEncodingError):
+        if isinstance(cause, ContentEncodingError):
             return TruncatedStreamError(
                 f"the body that {host} sent is not what its Content-Encoding says",
                 kind="encoding",
                 host=host,
             )
-        return truncated(host)
+        # The Python parser keeps the connection over trailers that are too long or too many (F51).
+        # A PayloadEncodingError is what both parsers say about an end that comes too early.
+        outsize = isinstance(cause, BadHttpMessage) and not isinstance(cause, PayloadEncodingError)
+        return not_http(host) if malformed or outsize else truncated(host)
+    if malformed:
+        return not_http(host)
     return TruncatedStreamError(
         f"the connection to {host} broke before the answer was complete ({type(error).__name__})",
         kind="reset" if isinstance(error, OSError) else "truncated",
@@ -80,6 +97,7 @@ def failed_request(
         elapsed: seconds since the request began.
     """
     facts: dict[str, Any] = {"host": host, "elapsed": elapsed}
+    hint = "" if secure else "; if it speaks TLS, base_url must be https"
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         facts["errno"] = number
@@ -112,12 +130,11 @@ def failed_request(
         case aiohttp.InvalidURL():
             return ConfigurationError("base_url is not a valid URL")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            hint = "" if secure else "; if it speaks TLS, base_url must be https"
             return TransportError(
                 f"{host} closed the connection before it answered{hint}", kind="reset", **facts
             )
         case aiohttp.ClientResponseError():
-            return ProtocolError(f"the answer of {host} is not valid HTTP")
+            return not_http(host, hint)  # where plain http meets TLS, it may be an alert
         case ValueError():
             return ConfigurationError(
                 "the HTTP session refused the request; a session of your own must not set auth="

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import traceback
 from typing import Any, TypeVar
 
 import pytest
+from aiohttp import http_parser
 
 from streamchat import Client, Event, Retry, StreamChatError
 from tests.wire.server import EVENT_STREAM, Reply, Request, Wire, chunked
@@ -15,6 +17,9 @@ from tests.wire.server import EVENT_STREAM, Reply, Request, Wire, chunked
 KEY = "canary-key-8f3b"
 ONCE = Retry(attempts=1)
 TWICE = Retry(attempts=2, base=0)
+PURE_PARSER = http_parser.HttpResponseParser is http_parser.HttpResponseParserPy
+"""Whether aiohttp runs without its C extension: AIOHTTP_NO_EXTENSIONS=1, or it has none."""
+assert PURE_PARSER or not os.environ.get("AIOHTTP_NO_EXTENSIONS"), "aiohttp ignores the variable"
 CHUNKED = EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n"
 
 E = TypeVar("E", bound=StreamChatError)

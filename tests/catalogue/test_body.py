@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import ssl
 import tracemalloc
 import zlib
@@ -26,6 +25,7 @@ from streamchat import (
 )
 from tests.catalogue.helpers import (
     CHUNKED,
+    PURE_PARSER,
     TWICE,
     client,
     collect,
@@ -40,7 +40,6 @@ from tests.wire.server import EVENT_STREAM, Reply, Request, answer_whole, chunke
 
 PARTS = pieces(plain())
 FOUR = b"".join(PARTS[:4])
-PURE = bool(os.environ.get("AIOHTTP_NO_EXTENSIONS"))
 IDLE = Timeout(idle=0.1)
 LENGTH = EVENT_STREAM + b"content-length: %d\r\n\r\n" % len(body(plain()))
 UNTIL_END = EVENT_STREAM + b"connection: close\r\n\r\n"
@@ -138,12 +137,67 @@ async def test_an_answer_without_the_terminator_is_complete(end: bytes) -> None:
 # --- framing -------------------------------------------------------------------------------------
 
 
-async def test_broken_framing_with_the_headers() -> None:
-    """F48: in the same segment as the headers it is a protocol error, or a cut; it does not hang."""
-    async with serve(says(CHUNKED + b"zz\r\n" + FOUR)) as wire, client(wire) as chat:
-        seen, error = await collect(chat.chat_stream("Hi"))
-    assert isinstance(error, ProtocolError | TruncatedStreamError)
-    assert seen == plain()[: len(seen)]
+BROKEN = {
+    "no size": b"zz\r\n",
+    "negative size": b"-5\r\nabc\r\n",
+    "data longer than its size": b"3\r\n: aaaaaa\r\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_broken_framing_with_the_headers(name: str) -> None:
+    """F48: in the same segment as the headers no event reaches us: a protocol error, one request."""
+    reply = says(CHUNKED + chunked(FOUR) + BROKEN[name], close=False)
+    async with serve(reply) as wire, client(wire, retry=TWICE) as chat:
+        error = await failure(chat, ProtocolError, "not valid HTTP")
+        await wire.closed.wait()
+    assert (error.attempts, error.partial) == (1, None)
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["open", "FIN"])
+@pytest.mark.parametrize("before", [b"", chunked(b": ping\n\n")], ids=["nothing", "a comment"])
+@pytest.mark.parametrize("name", BROKEN)
+async def test_broken_framing_before_the_first_event(name: str, before: bytes, close: bool) -> None:
+    """F49: in a later segment it is the same error, at once, and not tried again either."""
+
+    async def reply(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(CHUNKED + before)
+        while stream.status is None:
+            await asyncio.sleep(0)
+        writer.write(BROKEN[name])
+        if close:
+            writer.close()
+
+    async with serve(reply) as wire, client(wire, retry=TWICE) as chat:
+        stream = chat.chat_stream("Hi")
+        seen, error = await collect(stream)
+        await wire.closed.wait()
+    assert isinstance(error, ProtocolError)
+    assert "not valid HTTP" in str(error)
+    assert (seen, error.attempts, len(wire.requests)) == ([], 1, 1)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_broken_framing_behind_events(name: str) -> None:
+    """F49: the events before it are delivered, and the error carries them."""
+    go = asyncio.Event()
+
+    async def reply(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(CHUNKED + chunked(FOUR))
+        await go.wait()
+        writer.write(chunked(PARTS[4]) + BROKEN[name])
+
+    seen: list[Event] = []
+    async with serve(reply) as wire, client(wire, retry=TWICE) as chat:
+        with pytest.raises(ProtocolError, match="not valid HTTP") as caught:
+            async for event in chat.chat_stream("Hi"):
+                seen.append(event)
+                if len(seen) == 4:
+                    go.set()
+        await wire.closed.wait()
+    assert seen == plain()[:5]
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "Hello there!"
 
 
 async def _endless_extension(writer: asyncio.StreamWriter, request: Request) -> None:
@@ -184,8 +238,8 @@ async def test_what_is_no_event_does_not_feed_the_limit(reply: Reply) -> None:
         seen, error = await collect(chat.chat_stream("Hi"))
         await wire.closed.wait()
     assert seen == plain()[:4]
-    if PURE and reply is _endless_extension:
-        assert isinstance(error, TruncatedStreamError)  # that parser takes 8 KiB of it and no more
+    if PURE_PARSER and isinstance(error, ProtocolError):
+        assert reply is _endless_extension  # that parser takes 8 KiB of it and no more
         return
     assert isinstance(error, StreamTimeoutError)
     assert (error.phase, error.events, error.attempts) == ("idle", 4, 1)
@@ -203,13 +257,15 @@ async def test_what_is_no_event_does_not_feed_the_limit(reply: Reply) -> None:
     ],
 )
 async def test_trailers(end: bytes, complete: bool) -> None:
-    """F51: after message-end they change nothing; without it the answer is cut off; never a hang."""
+    """F51: after message-end they change nothing; without it, the answer is cut off, or, when there are
+    too many or too long ones, is not HTTP; never a hang."""
+    expected = TruncatedStreamError if len(end) < 100 else ProtocolError
     sent = body(plain()) if complete else FOUR
     reply = says(CHUNKED + chunked(sent), end, close=False)
     async with serve(reply) as wire, client(wire) as chat:
         seen, error = await collect(chat.chat_stream("Hi"))
     assert seen == (plain() if complete else plain()[:4])
-    assert error is None if complete else isinstance(error, TruncatedStreamError)
+    assert error is None if complete else isinstance(error, expected)
 
 
 # --- the pool ------------------------------------------------------------------------------------

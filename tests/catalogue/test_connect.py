@@ -26,6 +26,7 @@ from streamchat import (
     Client,
     ConfigurationError,
     ConnectError,
+    ProtocolError,
     StreamChatError,
     StreamTimeoutError,
     Timeout,
@@ -212,13 +213,40 @@ async def test_a_plain_answer_to_a_handshake() -> None:
 
 
 async def test_plain_http_to_a_tls_port_hints_at_the_scheme() -> None:
-    """F07: the message says that base_url must be https; nothing of the prompt was understood."""
+    """F07: the message says that base_url must be https; not tried again, nothing was understood."""
     ca, _ = authority()
     async with serve(answer_whole, ssl=server_side(ca.issue_cert("127.0.0.1"))) as wire:
-        async with client(wire.url.replace("https", "http")) as chat:
-            error = await failure(chat, TransportError, "base_url must be https")
-    assert error.kind == "reset"
+        async with client(wire.url.replace("https", "http"), retry=TWICE) as chat:
+            for _ in range(2):
+                error = await failure(chat, TransportError, "speaks TLS: base_url must be https")
+                assert (error.kind, error.attempts) == ("tls", 1)
     assert not wire.requests
+
+
+async def test_plain_http_to_a_port_that_answers_with_an_alert() -> None:
+    """F07: some TLS servers say what is wrong, in TLS; what they say is no HTTP."""
+    alert = bytes([21, 3, 3, 0, 2, 2, 50])
+    async with serve(says(alert, close=False)) as wire, client(wire, retry=TWICE) as chat:
+        error = await failure(chat, ProtocolError, "base_url must be https")
+        await wire.closed.wait()
+    assert (error.attempts, len(wire.requests)) == (1, 1)
+
+
+async def test_a_plain_port_is_not_taken_for_tls() -> None:
+    """F07, F16: whoever closes without an answer is asked once whether it speaks TLS, and not again."""
+    asked: list[bytes] = []
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(1))
+        writer.close()
+
+    raw = await asyncio.start_server(close, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}"
+    async with raw, client(url, retry=TWICE) as chat:
+        for _ in range(2):
+            error = await failure(chat, TransportError, "closed the connection")
+            assert (error.kind, error.attempts) == ("reset", 2)
+    assert asked == [b"P", b"\x16", b"P", b"P", b"P"]
 
 
 # --- limits of this process ----------------------------------------------------------------------
@@ -250,7 +278,7 @@ async def test_a_full_pool_is_a_queue() -> None:
 
 
 async def test_waiting_for_the_pool_is_bounded() -> None:
-    """F08: the limits of the call hold in the queue too, and nothing was sent."""
+    """F08: the limits of the call hold in the queue too; the error names the pool, not the network."""
 
     async def silent(writer: asyncio.StreamWriter, request: Request) -> None:
         await wire.closed.wait()
@@ -259,7 +287,14 @@ async def test_waiting_for_the_pool_is_bounded() -> None:
         first = asyncio.ensure_future(chat.chat("first"))
         while not wire.requests:
             await asyncio.sleep(0)
-        await failure(chat, StreamTimeoutError, timeout=Timeout(first_event=0.05))
+        said = "free connection of the pool after 0.05 s: all 1 .* raise max_connections.*{}"
+        for limit in ("first_event", "total"):
+            error = await failure(
+                *(chat, StreamTimeoutError, said.format(limit)),
+                timeout=Timeout(**{limit: 0.05}),
+                retry=TWICE,
+            )
+            assert (error.phase, error.attempts) == (limit, 1)
         assert len(wire.requests) == 1
         first.cancel()
         with pytest.raises(asyncio.CancelledError):

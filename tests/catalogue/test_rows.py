@@ -65,7 +65,11 @@ ROWS: dict[str, tuple[str, ...]] = {
         CONNECT + "test_a_handshake_that_stalls",
         CONNECT + "test_a_plain_answer_to_a_handshake",
     ),
-    "F07": (CONNECT + "test_plain_http_to_a_tls_port_hints_at_the_scheme",),
+    "F07": (
+        CONNECT + "test_plain_http_to_a_tls_port_hints_at_the_scheme",
+        CONNECT + "test_plain_http_to_a_port_that_answers_with_an_alert",
+        CONNECT + "test_a_plain_port_is_not_taken_for_tls",
+    ),
     "F08": (
         CONNECT + "test_a_full_pool_is_a_queue",
         CONNECT + "test_waiting_for_the_pool_is_bounded",
@@ -103,6 +107,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     # 3.2 request to response headers
     "F16": (
+        CONNECT + "test_a_plain_port_is_not_taken_for_tls",
         HEADERS + "test_a_connection_that_ends_before_the_headers",
         HEADERS + "test_the_answer_after_a_lost_connection_is_whole",
     ),
@@ -173,7 +178,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F46": (CUT, WIRE + "test_a_clean_end_without_message_end_is_truncation"),
     "F47": (BODY + "test_an_answer_without_the_terminator_is_complete",),
     "F48": (BODY + "test_broken_framing_with_the_headers",),
-    "F49": (WIRE + "test_broken_chunk_framing_ends_the_stream_at_once",),
+    "F49": (
+        BODY + "test_broken_framing_before_the_first_event",
+        BODY + "test_broken_framing_behind_events",
+        WIRE + "test_broken_chunk_framing_ends_the_stream_at_once",
+    ),
     "F50": (NOT_FED,),
     "F51": (BODY + "test_trailers",),
     "F52": (BODY + "test_bytes_that_nobody_asked_for",),

@@ -94,9 +94,9 @@ def stalled(events: int) -> Expect:
     return Expect(StreamTimeoutError, events, frozenset({phase}), within=seconds)
 
 
-def not_http() -> Expect:
-    """The answer is not valid HTTP (F24 to F26, F48): never tried again."""
-    return Expect(ProtocolError, 0)
+def not_http(events: int = 0) -> Expect:
+    """The answer is not valid HTTP (F24 to F26, F48, F49, F51): never tried again."""
+    return Expect(ProtocolError, events)
 
 
 def refused(status: int) -> Expect:

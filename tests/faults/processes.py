@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from tests.faults.figures import FIGURES
 
 ROOT = Path(__file__).parents[2]
 COMBINATIONS = [(parser, loop) for parser in ("python", "c") for loop in ("asyncio", "uvloop")]
+ACROSS = [("python", "asyncio"), ("c", "uvloop")]
+"""Each parser and each loop once: enough for what concerns neither of them alone."""
 
 
 def run(*options: str) -> dict[str, Any]:
@@ -30,12 +33,14 @@ def run(*options: str) -> dict[str, Any]:
     return result
 
 
-def run_everywhere(what: str, *options: str) -> None:
+def run_everywhere(
+    what: str, *options: str, combinations: Sequence[tuple[str, str]] = COMBINATIONS
+) -> None:
     """Run a block with both parsers on both loops; assert that nothing failed, note the figures."""
     with ThreadPoolExecutor(2) as pool:
         reports = list(
             pool.map(
-                lambda pair: run("--parser", pair[0], "--loop", pair[1], *options), COMBINATIONS
+                lambda pair: run("--parser", pair[0], "--loop", pair[1], *options), combinations
             )
         )
     runs = sum(report["runs"] for report in reports)
@@ -44,8 +49,9 @@ def run_everywhere(what: str, *options: str) -> None:
     latest = max(report["latest"] for report in reports)
     rerun = sum(report["rerun"] for report in reports)
     figure = (
-        f"{runs} streams (2 parsers x 2 loops), {events} events, {failed} wrong, the latest end "
-        f"{latest:.3f} s past its limit, {rerun} late at first and in time when run alone"
+        f"{runs} streams ({len(combinations)} of 4 pairs of parser and loop), {events} events, "
+        f"{failed} wrong, the latest end {latest:.3f} s past its limit, "
+        f"{rerun} late at first and in time when run alone"
     )
     FIGURES.append((what, figure))
     problems = [

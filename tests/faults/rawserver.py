@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl as ssl_module
 import struct
@@ -212,12 +213,17 @@ async def _play(connection: _Plain, run: Run) -> bool:
             case Trickle(data, every, size, forever):
                 if forever:
                     await ended()
-                while True:
-                    for first in range(0, len(data), size):
+                # As any real server it reads meanwhile: over TLS the client's end is a message.
+                starts = range(0, len(data), size)
+                gone = connection.loop.create_task(_gone(connection))
+                try:
+                    for first in itertools.cycle(starts) if forever else starts:
+                        if gone.done():
+                            return False
                         await connection.send(data[first : first + size])
                         await asyncio.sleep(every)
-                    if not forever:
-                        break
+                finally:
+                    gone.cancel()
             case Fin(notify):
                 if notify:
                     await connection.notify()

@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 import time
+from itertools import islice
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
     options.add_argument("--every", type=int, default=7, help="cuts: each so-manyth byte")
     options.add_argument("--count", type=int, default=1000, help="random: how many streams")
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--share", type=int, default=1, help="responses: each so-manyth case")
     options.add_argument("--only", help="random: one stream, as its failure names it")
     options.add_argument("--tls", action="store_true")
     options.add_argument("--concurrency", type=int, default=48)
@@ -43,7 +45,7 @@ def main() -> int:
     def cases() -> blocks.Block:
         match chosen.what:
             case "responses":
-                return blocks.responses(tls=chosen.tls)
+                return islice(blocks.responses(tls=chosen.tls), None, None, chosen.share)
             case "cuts":
                 return blocks.cuts(chosen.every, parity=chosen.parser == "python")
             case _ if chosen.only:

@@ -143,10 +143,10 @@ class Runner:
                 group.create_task(one(case, consumer))
         for case, consumer in again:
             self.report.rerun += 1
-            for _ in range(ALONE):
-                problems = await self._case(case, consumer)
-                if not (problems and only_time(problems)):
-                    break
+            problems = await self._case(case, consumer)
+            for _ in range(ALONE - 1):
+                if problems and only_time(problems):
+                    problems = await self._case(case, consumer)
             self._judge(case, consumer, problems)
 
     def _judge(self, case: Case, consumer: str, problems: list[str]) -> None:
@@ -239,7 +239,7 @@ class Runner:
         if watchdog is not None and watchdog._handle is not None:
             problems.append("a timer is left")
         for keeper in client._transport._keepers.values():
-            if keeper.session.connector._acquired:
+            if getattr(keeper.session.connector, "_acquired", None):
                 problems.append("a connection is still acquired")
         await client.aclose()
         try:

@@ -22,14 +22,12 @@ TIERS: list[set[str]] = [
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
-    {"protocol.spans", "protocol.schema"},
     {"protocol.response", "protocol.structure", "protocol.wire"},
     {"protocol.events", "protocol.request"},
     {"protocol.codec"},
     {"protocol.accumulator"},
     {"protocol.reader"},
     {"protocol"},
-    {"conversation"},
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
     {"policy", "dispatcher", "credentials", "views"},
@@ -37,9 +35,6 @@ TIERS: list[set[str]] = [
     {"plan", "refusal"},
     {"source"},
     {"stream"},
-    # Several streams as one: tool runs, structured answers.
-    {"runs"},
-    {"tools", "structured"},
     {"client"},
     {"streamchat"},
     # What is built on it.
@@ -65,7 +60,6 @@ OPTIONAL = {
     "rich": ("streamchat.cli",),
     "uvloop": ("streamchat.cli", "streamchat.__main__"),
     "cattrs": ("streamchat.protocol.structure",),
-    "jiter": ("streamchat.structured",),
     "msgspec": ("streamchat.protocol",),
 }
 """A package to the rooms that may know it."""

@@ -182,6 +182,7 @@ def rows(scale: float) -> list[Row]:
     settings = [("--loop", loop, "--parser", parser) for loop, parser in product(LOOPS, PARSERS)]
     every = max(1, min(401, round(1 / scale)))
     random, seeds, inputs = scaled(100_000, 40), scaled(200_000, 40), scaled(20_000_000, 400)
+    random_tls = scaled(10_000, 40)
     ends, slope = scaled(10_000, 62), scaled(20_000, 400)
     return [
         Row(
@@ -194,17 +195,22 @@ def rows(scale: float) -> list[Row]:
         Row(
             "cuts",
             "an answer cut at byte n",
-            f"every {every if every > 1 else ''} n".replace("  ", " "),
-            [faults(*setting, "--what", "cuts", "--every", every) for setting in settings],
+            f"every {every if every > 1 else ''} n, TLS every {7 * every}".replace("  ", " "),
+            [
+                faults(*setting, "--what", "cuts", "--every", *which)
+                for setting in settings
+                for which in ((every,), (7 * every, "--tls"))
+            ],
             _counts("runs", "failures"),
         ),
         Row(
             "random",
             "random faults at random offsets",
-            f"{random:,}: 0 lost, doubled, altered",
+            f"{random:,} + {random_tls:,} over TLS: 0 lost, doubled, altered",
             [
-                faults(*settings[n % 4], "--what", "random", "--count", b - a, "--seed", n)
-                for n, (a, b) in enumerate(_slices(random, 2_500))
+                faults(*settings[n % 4], "--what", "random", "--count", b - a, "--seed", n, *tls)
+                for number, *tls in ((random,), (random_tls, "--tls"))
+                for n, (a, b) in enumerate(_slices(number, 2_500))
             ],
             _counts("runs", "failures"),
         ),

@@ -568,7 +568,7 @@ async def test_events_that_arrived_before_a_reset_reach_a_slow_consumer() -> Non
 
 
 async def test_broken_chunk_framing_ends_the_stream_at_once() -> None:
-    """aiohttp forgets to wake its reader; we do not hang."""
+    """aiohttp forgets to wake its reader; we do not hang, and say that it is no HTTP."""
 
     async def garbage(writer: asyncio.StreamWriter, request: Request) -> None:
         writer.write(EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n")
@@ -580,7 +580,7 @@ async def test_broken_chunk_framing_ends_the_stream_at_once() -> None:
 
     first, seen = asyncio.Event(), []
     async with serve(garbage) as wire, client(wire) as chat:
-        with pytest.raises(TruncatedStreamError):
+        with pytest.raises(ProtocolError, match="not valid HTTP"):
             async for event in chat.chat_stream("Hi"):
                 seen.append(event)
                 first.set()
