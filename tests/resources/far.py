@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import resource
 import socket
 import ssl
@@ -201,14 +202,19 @@ async def pings(ends: Ends, writer: asyncio.StreamWriter, options: Options) -> N
 
 @wish
 async def trickle(ends: Ends, writer: asyncio.StreamWriter, options: Options) -> None:
-    """An event now and then, after some time without even headers."""
+    """An event now and then, after some time without even headers.
+
+    Each pause is half to one and a half times the wish: streams that were opened together do not stay
+    in step, as those of many users are not.
+    """
+    chance = random.Random(id(writer))
     await asyncio.sleep(options.get("before", 0.0))
     writer.write(CHUNKED + chunk(b"".join(ANSWER[:2])))
     for _ in range(int(options.get("events", 1_000_000))):
         if ends.lost.is_set():
             return
         writer.write(chunk(DELTA))
-        await asyncio.sleep(options.get("pause", 0.05))
+        await asyncio.sleep(options.get("pause", 0.05) * (0.5 + chance.random()))
     writer.write(chunk(b"".join(ANSWER[-3:])) + b"0\r\n\r\n")
     await writer.drain()
 
