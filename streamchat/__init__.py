@@ -5,7 +5,9 @@ Every public name, grouped by the module that owns it; everything else may move.
 
 from streamchat._version import __version__ as __version__
 from streamchat.client import Client
-from streamchat.dispatcher import Context, Dispatcher, Handler
+from streamchat.context import Context
+from streamchat.dispatcher import Dispatcher, Handler
+from streamchat.middleware import Send
 from streamchat.policy import Retry, Timeout
 from streamchat.protocol.errors import (
     AuthenticationError,
@@ -77,16 +79,20 @@ from streamchat.protocol.messages import (
 from streamchat.protocol.request import AnyMessage, ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
+from streamchat.steps import StepEnd, StepEvent, StepStart, ToolResult
 from streamchat.stream import ChatStream
 from streamchat.timing import Timing
 
 __all__ = [
     # client
     "Client",
-    # dispatcher
+    # context
     "Context",
+    # dispatcher
     "Dispatcher",
     "Handler",
+    # middleware
+    "Send",
     # policy
     "Retry",
     "Timeout",
@@ -163,6 +169,11 @@ __all__ = [
     "ChatResponse",
     # protocol.sse
     "Frame",
+    # steps
+    "StepEnd",
+    "StepEvent",
+    "StepStart",
+    "ToolResult",
     # stream
     "ChatStream",
     # timing

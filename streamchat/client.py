@@ -7,25 +7,35 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from streamchat._version import __version__
-from streamchat.credentials import Secret, checked_headers, checked_key, hidden, veiled
-from streamchat.dispatcher import Dispatcher, Handler, Listeners, Registration, as_dispatchers
+from streamchat.credentials import (
+    Secret,
+    checked_headers,
+    checked_key,
+    hidden,
+    merged_headers,
+    veiled,
+)
+from streamchat.dispatcher import Dispatcher, Handler, Listeners, as_dispatchers
+from streamchat.middleware import Middleware, chain, checked_middleware
 from streamchat.plan import Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
-from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
+from streamchat.routes import Registration
 from streamchat.stream import ChatStream
 from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 
 __all__ = ["Client"]
+
+M = TypeVar("M", bound=Middleware)
 
 DEFAULT_BASE_URL = "https://api.cohere.com"
 _COHERE_HOSTS = ("cohere.com", "cohere.ai")
@@ -104,6 +114,8 @@ class Client(Listeners):
         self._headers = _request_headers(key, client_name, headers)
         self._budget = RetryBudget()
         self._dispatcher = Dispatcher()
+        self._middleware: list[Middleware] = []
+        self._make: Callable[[Plan], ChatStream] = chain(())
         self._transport = Transport(
             self._base_url,
             max_connections=max_connections or 0,
@@ -149,20 +161,18 @@ class Client(Listeners):
             )
         request = ChatRequest.build(messages, chosen, options)
         headers = checked_headers(headers)
-        return ChatStream(
-            Plan(
-                transport=self._transport,
-                request=request,
-                body=encode_json(request.to_dict()),
-                headers=_merged(self._headers, headers),
-                dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
-                timeout=_instance("timeout", timeout, Timeout, self._timeout),
-                retry=_instance("retry", retry, Retry, self._retry),
-                budget=self._budget,
-                max_event_bytes=self._max_event_bytes,
-                data=data,
-            )
+        plan = Plan(
+            transport=self._transport,
+            request=request,
+            headers=merged_headers(self._headers, headers),
+            dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
+            timeout=_instance("timeout", timeout, Timeout, self._timeout),
+            retry=_instance("retry", retry, Retry, self._retry),
+            budget=self._budget,
+            max_event_bytes=self._max_event_bytes,
+            data=data,
         )
+        return self._make(plan)
 
     async def chat(
         self,
@@ -194,6 +204,29 @@ class Client(Listeners):
         )
         return await stream
 
+    def middleware(self, function: M) -> M:
+        """Put a function around every request of this client, ``run_tools`` and ``parse`` included.
+
+        It takes the request and what sends it on, and returns the stream, of which nothing has been
+        sent yet::
+
+            @client.middleware
+            def stay_short(request: ChatRequest, send: Send) -> ChatStream:
+                stream = send(attrs.evolve(request, max_tokens=500), headers={"X-Trace": trace_id()})
+                stream.on_message_end(count_tokens)
+                return stream
+
+        The first that is registered is the outermost. It is a plain function: nothing is awaited
+        before a stream is consumed.
+
+        Raises:
+            TypeError: at registration, if it is async or takes other parameters.
+        """
+        checked_middleware(function)
+        self._middleware.append(function)
+        self._make = chain(self._middleware)
+        return function
+
     def include(self, other: Dispatcher | Handler) -> None:
         """Let these handlers hear every stream of this client, after those registered so far."""
         self._dispatcher.include(other)
@@ -201,10 +234,6 @@ class Client(Listeners):
     def add(self, registration: Registration) -> None:
         """Register for every stream of this client; the decorators call it."""
         self._dispatcher.add(registration)
-
-    def add_error(self, registration: Registration) -> None:
-        """Register for every stream of this client; ``on_error`` calls it."""
-        self._dispatcher.add_error(registration)
 
     async def aclose(self) -> None:
         """Close the connections; streams that still run end with an error. Idempotent."""
@@ -262,16 +291,7 @@ def _request_headers(
         headers |= checked_headers({"X-Client-Name": client_name})
     if key is not None:
         headers["Authorization"] = Secret(f"Bearer {key}")
-    return _merged(headers, extra)
-
-
-def _merged(headers: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
-    """Headers with others over them, whatever the case of their names."""
-    merged = dict(headers)
-    own = {name.lower(): name for name in headers}
-    for name, value in extra.items():
-        merged[own.get(name.lower(), name)] = value
-    return merged
+    return merged_headers(headers, extra)
 
 
 def _checked_base_url(base_url: str, *, allow_http: bool) -> str:

@@ -89,3 +89,12 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not _VALUE.fullmatch(value):
             raise ValueError(f"the value of header {name!r} must be printable ASCII")
     return dict(headers)
+
+
+def merged_headers(headers: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """Headers with others over them, whatever the case of their names."""
+    merged = dict(headers)
+    own = {name.lower(): name for name in headers}
+    for name, value in extra.items():
+        merged[own.get(name.lower(), name)] = value
+    return merged

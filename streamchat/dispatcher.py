@@ -1,22 +1,22 @@
-"""Which handler hears which event: registration by decorator or class; imports the protocol only.
+"""Which function hears which event: registration by decorator or by class.
 
-Nothing here awaits or runs a handler. A stream compiles what is registered when it starts into one
-table, event class to handlers, and its pump calls them; an event without handlers costs one
-dictionary look-up.
+Nothing here runs a handler: a stream compiles what is registered when it starts into its routes
+(:mod:`streamchat.routes`), and its pump calls them.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 import attrs
 
+from streamchat.context import Context, StreamView
 from streamchat.protocol.events import (
-    EVENT_CLASSES,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -32,9 +32,9 @@ from streamchat.protocol.events import (
     ToolPlanDelta,
     UnknownEvent,
 )
-from streamchat.protocol.request import ChatRequest
-from streamchat.protocol.response import ChatResponse
-from streamchat.timing import Timing
+from streamchat.routes import ALL_EVENTS, Registration, Role
+from streamchat.signatures import checked_callable, is_async, name_of, takes_context
+from streamchat.steps import STEP_CLASSES, StepEnd, StepStart, ToolResult
 
 __all__ = ["Context", "Dispatcher", "Handler", "Listeners", "StreamView"]
 
@@ -42,228 +42,59 @@ E = TypeVar("E")
 E2 = TypeVar("E2")
 E3 = TypeVar("E3")
 R = TypeVar("R")
+M = TypeVar("M", bound="EventMiddleware")
 X = TypeVar("X", bound=Exception)
 
-_ALL_EVENTS: tuple[type, ...] = (*EVENT_CLASSES, UnknownEvent)
 
-
-class StreamView(Protocol):
-    """What a handler may know of its stream; the real one is :class:`streamchat.ChatStream`."""
-
-    @property
-    def snapshot(self) -> ChatResponse:
-        """The answer so far."""
-        ...
-
-    @property
-    def request_id(self) -> str | None:
-        """``x-debug-trace-id`` of the response."""
-        ...
-
-    @property
-    def status(self) -> int | None:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The response's headers, names in lower case."""
-        ...
-
-    @property
-    def attempts(self) -> int:
-        """How many times the request was sent."""
-        ...
-
-    @property
-    def timing(self) -> Timing:
-        """When things happened, in seconds from the request."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the stream; it ends after this event."""
-        ...
-
-
-class Context:
-    """What a handler with two parameters gets beside the event; one for each stream.
-
-    ``ctx.data``: what the caller gave as ``data=``. ``ctx.snapshot``: the answer so far.
-    ``ctx.stream``: the stream, to look at or to close. ``ctx.request``: what was asked.
-    ``ctx.index``: position in a fan-out, ``None`` outside one.
-    """
-
-    __slots__ = ("_stream", "data", "index", "request")
-
-    def __init__(
-        self,
-        stream: Callable[[], StreamView | None],
-        request: ChatRequest,
-        data: Any,
-        index: int | None,
-    ) -> None:
-        # A weak reference: a cycle would keep the socket of a dropped stream open until the
-        # collector runs.
-        self._stream = stream
-        self.request = request
-        """The request that is answered."""
-        self.data = data
-        """The caller's own: what was given as ``data=``."""
-        self.index = index
-        """Position in a fan-out, from 0; ``None`` outside one."""
-
-    @property
-    def stream(self) -> StreamView:
-        """The stream.
-
-        Raises:
-            ReferenceError: the stream was dropped; a handler never sees that.
-        """
-        stream = self._stream()
-        if stream is None:
-            raise ReferenceError("the stream of this context is gone")
-        return stream
-
-    @property
-    def snapshot(self) -> ChatResponse:
-        """The answer so far, this event included."""
-        return self.stream.snapshot
-
-
-@attrs.frozen
-class Registration:
-    """One handler and when to call it."""
-
-    types: tuple[type, ...]
-    """Event classes, or exception classes for ``on_error``."""
-    function: Callable[..., Any]
-    """As it was registered."""
-    takes_context: bool
-    """Whether it takes ``(event, ctx)``; read from its signature once."""
-    is_async: bool
-    """Whether its result is to be awaited; read once."""
-    where: Callable[[Any], bool] | None = None
-    """Only for events for which this is true."""
-    once: bool = False
-    """Only for the first such event of each stream."""
-
-    @property
-    def name(self) -> str:
-        """How an error names the handler."""
-        return getattr(self.function, "__qualname__", None) or repr(self.function)
-
-
-Call = tuple[Callable[[Any], Any], bool, Registration]
-"""A handler as the pump calls it: with the event alone, awaited or not."""
-
-
-@attrs.frozen
-class Routes:
-    """What was registered when a stream started."""
-
-    events: Mapping[type, tuple[Call, ...]]
-    """Every event class to its handlers, in registration order; empty where there are none."""
-    errors: tuple[Call, ...]
-    """``on_error`` handlers, in registration order."""
-
-
-def compile_routes(
-    registrations: Iterable[Registration],
-    error_registrations: Iterable[Registration],
-    context: Context,
-) -> Routes:
-    """Freeze registrations into the table that one stream uses."""
-    table: dict[type, list[Call]] = {event_class: [] for event_class in _ALL_EVENTS}
-    for registration in registrations:
-        call = _bind(registration, context)
-        for event_class in registration.types:
-            table[event_class].append(call)
-    return Routes(
-        {event_class: tuple(calls) for event_class, calls in table.items()},
-        tuple(_bind(registration, context) for registration in error_registrations),
-    )
-
-
-def _bind(registration: Registration, context: Context) -> Call:
-    """The handler as a function of the event alone."""
-    function, where = registration.function, registration.where
-    call: Callable[[Any], Any] = function
-    if registration.takes_context:
-        call = _with_context(function, context)
-    if where is None and not registration.once:
-        return call, registration.is_async, registration
-    inner, spent = call, False
-
-    def filtered(event: Any) -> Any:
-        nonlocal spent
-        if spent or (where is not None and not where(event)):
-            return _nothing() if registration.is_async else None
-        spent = registration.once
-        return inner(event)
-
-    return filtered, registration.is_async, registration
-
-
-def _with_context(function: Callable[..., Any], context: Context) -> Callable[[Any], Any]:
-    return lambda event: function(event, context)
-
-
-async def _nothing() -> None:
-    """What a filtered asynchronous handler awaits."""
-
-
-# --- reading a handler's signature ---------------------------------------------------------------
-
-
-def _read_handler(
-    function: Any, *, takes: str = "event", where: Callable[[Any], bool] | None, once: bool
-) -> dict[str, Any]:
-    """How to call a handler.
+def _registration(
+    role: Role,
+    function: Any,
+    types: tuple[type, ...] = (),
+    *,
+    takes: str = "event",
+    where: Callable[[Any], bool] | None = None,
+    once: bool = False,
+    timeout: float | None = None,
+) -> Registration:
+    """A function with how to call it.
 
     Raises:
-        TypeError: not callable, or it takes neither ``(event)`` nor ``(event, ctx)``.
+        TypeError: it cannot be called with an event, or an option does not fit it.
+        ValueError: a timeout that is not above 0.
     """
-    name = getattr(function, "__qualname__", None) or repr(function)
-    if not callable(function):
-        raise TypeError(f"a handler must be callable, not {type(function).__name__}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"handler {name} is a generator: nobody would iterate over it")
-    if where is not None and (not callable(where) or _is_async(where)):
-        raise TypeError(f"where= of handler {name} must be a plain function of the {takes}")
-    return {
-        "function": function,
-        "takes_context": _takes_context(function, name, takes),
-        "is_async": _is_async(function),
-        "where": where,
-        "once": once,
-    }
-
-
-def _is_async(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004  # its kind matters, not its presence
+    checked_callable(function, role)
+    name, awaited = name_of(function), is_async(function)
+    if where is not None and (not callable(where) or is_async(where)):
+        raise TypeError(f"where= of {role} {name} must be a plain function of the {takes}")
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise TypeError(f"timeout= of {role} {name} must be seconds")
+        if not awaited:
+            raise TypeError(f"timeout= needs an async handler; nothing can interrupt plain {name}")
+        if not (timeout > 0 and math.isfinite(timeout)):
+            raise ValueError(f"timeout= of {role} {name} must be above 0 seconds, not {timeout}")
+    return Registration(
+        role=role,
+        types=types,
+        function=function,
+        takes_context=takes_context(function, role, takes),
+        is_async=awaited,
+        where=where,
+        once=once,
+        timeout=timeout,
     )
-
-
-def _takes_context(function: Callable[..., Any], name: str, takes: str) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature; they get the event
-        return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in positional if p.default is p.empty]
-    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if keywords or len(required) > 2 or not (positional or open_ended):
-        raise TypeError(
-            f"handler {name}{inspect.signature(function)} must take ({takes}) or ({takes}, ctx)"
-        )
-    return len(required) == 2
 
 
 # --- decorators ----------------------------------------------------------------------------------
+
+
+EventMiddleware = (
+    Callable[[Any], "Changed | Awaitable[Changed]"]
+    | Callable[[Any, Context], "Changed | Awaitable[Changed]"]
+)
+"""See :meth:`Listeners.event_middleware`."""
+Changed = Event | Iterable[Event] | None
+"""What becomes of an event: itself or another, several, or nothing."""
 
 
 class _Decorator(Protocol[E]):
@@ -276,7 +107,7 @@ class _Decorator(Protocol[E]):
 
 
 class _BoundOn(Generic[E]):
-    """``@x.on_content_delta`` or ``@x.on_content_delta(where=..., once=True)``."""
+    """``@x.on_content_delta`` or ``@x.on_content_delta(where=..., once=True, timeout=2.0)``."""
 
     __slots__ = ("_add", "_types")
 
@@ -290,7 +121,12 @@ class _BoundOn(Generic[E]):
     def __call__(self, handler: Callable[[E, Context], R], /) -> Callable[[E, Context], R]: ...
     @overload
     def __call__(
-        self, /, *, where: Callable[[E], bool] | None = None, once: bool = False
+        self,
+        /,
+        *,
+        where: Callable[[E], bool] | None = None,
+        once: bool = False,
+        timeout: float | None = None,
     ) -> _Decorator[E]: ...
 
     def __call__(
@@ -300,10 +136,14 @@ class _BoundOn(Generic[E]):
         *,
         where: Callable[[E], bool] | None = None,
         once: bool = False,
+        timeout: float | None = None,
     ) -> Any:
         def register(handler: Callable[..., Any]) -> Callable[..., Any]:
-            details = _read_handler(handler, where=where, once=once)
-            self._add(Registration(self._types, **details))
+            self._add(
+                _registration(
+                    "handler", handler, self._types, where=where, once=once, timeout=timeout
+                )
+            )
             return handler
 
         return register if handler is None else register(handler)
@@ -327,7 +167,8 @@ class Listeners:
     registration; each is awaited before the next, which also slows the stream down to their pace.
 
     Options of each: ``where=`` a plain function of the event, the handler hears only events for
-    which it is true; ``once=True``, only the first such event of each stream.
+    which it is true; ``once=True``, only the first such event of each stream; ``timeout=`` seconds
+    that one call of an async handler may take before it fails with ``TimeoutError``.
 
     Raises:
         TypeError: at registration, if the handler takes other parameters.
@@ -349,8 +190,14 @@ class Listeners:
     on_debug = _On[Debug](Debug)
     on_unknown = _On[UnknownEvent](UnknownEvent)
     """Events that this version does not know."""
-    on_event: _On[Event] = _On(*_ALL_EVENTS)
-    """All events."""
+    on_event: _On[Event] = _On(*ALL_EVENTS)
+    """All events of a stream; those of a tool run have handlers of their own."""
+    on_step_start = _On[StepStart](StepStart)
+    """A tool run is about to send a request."""
+    on_tool_result = _On[ToolResult](ToolResult)
+    """A tool of a tool run has answered."""
+    on_step_end = _On[StepEnd](StepEnd)
+    """An answer of a tool run is complete, its tools included."""
 
     @overload
     def on(self, first: type[E], /) -> _BoundOn[E]: ...
@@ -370,7 +217,7 @@ class Listeners:
         if not types:
             raise TypeError("on() needs at least one event class: @client.on(ContentDelta)")
         for event_class in types:
-            if event_class not in _ALL_EVENTS:
+            if event_class not in (*ALL_EVENTS, *STEP_CLASSES):
                 raise TypeError(f"on() takes event classes, not {event_class!r}")
         return _BoundOn(self.add, types)
 
@@ -393,18 +240,33 @@ class Listeners:
                 )
 
         def register(handler: Any) -> Any:
-            details = _read_handler(handler, takes="error", where=None, once=False)
-            self.add_error(Registration(classes, **details))
+            self.add(_registration("on_error handler", handler, classes, takes="error"))
             return handler
 
         return register
 
-    def add(self, registration: Registration) -> None:
-        """Where the decorators put an event's handler; each kind of listener has its own."""
-        raise TypeError(f"{type(self).__name__} takes no handlers")
+    def event_middleware(self, function: M) -> M:
+        """What each event goes through before handlers and iterators see it.
 
-    def add_error(self, registration: Registration) -> None:
-        """Where ``on_error`` puts a handler; each kind of listener has its own."""
+        A function of ``(event)`` or ``(event, ctx)``, plain or async, that returns the event, another
+        one, a list of events to put in its place, or ``None`` to drop it. Several run in the order of
+        registration, each on what the one before returned::
+
+            @client.event_middleware
+            def redact(event):
+                return ContentDelta("***", event.index) if is_secret(event) else event
+
+        The answer itself (``snapshot``, ``response``) is what the server said. A failure is treated
+        like a handler's; if ``on_error`` returns ``True``, the event goes on as it was.
+
+        Raises:
+            TypeError: at registration, if it takes other parameters.
+        """
+        self.add(_registration("event middleware", function))
+        return function
+
+    def add(self, registration: Registration) -> None:
+        """Where the decorators put a function; each kind of listener has its own."""
         raise TypeError(f"{type(self).__name__} takes no handlers")
 
 
@@ -423,11 +285,10 @@ class Dispatcher(Listeners):
     It belongs to no stream: one dispatcher serves any number of them at once.
     """
 
-    __slots__ = ("_entries", "_error_entries")
+    __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[Registration | Dispatcher] = []
-        self._error_entries: list[Registration | Dispatcher] = []
+        self._entries: list[Registration | _Included] = []
 
     def include(self, other: Dispatcher | Handler) -> None:
         """Call the other's handlers too, at this place in the order; also those it gets later.
@@ -437,46 +298,59 @@ class Dispatcher(Listeners):
             ValueError: the other includes this one.
         """
         dispatcher = as_dispatcher(other)
-        if dispatcher is self or self in dispatcher._included():
+        if dispatcher is self or self in dispatcher._all_included():
             raise ValueError("a dispatcher cannot include itself")
-        self._entries.append(dispatcher)
-        self._error_entries.append(dispatcher)
+        self._entries.append(_Included(other, dispatcher))
+
+    def remove(self, registered: Callable[..., Any] | Dispatcher | Handler) -> None:
+        """Take back a function, however often and for whatever it was registered here, or an
+        included dispatcher or handler. Streams that have started keep what they started with.
+
+        Raises:
+            ValueError: it is not registered here.
+        """
+        # By equality for functions, because a method is another object each time it is looked up.
+        kept = [
+            entry
+            for entry in self._entries
+            if not (
+                entry.origin is registered
+                if isinstance(entry, _Included)
+                else entry.function == registered
+            )
+        ]
+        if len(kept) == len(self._entries):
+            raise ValueError(f"{name_of(registered)} is not registered here")
+        self._entries[:] = kept
 
     def registrations(self) -> list[Registration]:
-        """All event handlers, those of included dispatchers at their place."""
-        return _flatten(self._entries, Dispatcher.registrations)
+        """All that is registered, that of included dispatchers at their place."""
+        flat: list[Registration] = []
+        for entry in self._entries:
+            if isinstance(entry, _Included):
+                flat += entry.dispatcher.registrations()
+            else:
+                flat.append(entry)
+        return flat
 
-    def error_registrations(self) -> list[Registration]:
-        """All ``on_error`` handlers, those of included dispatchers at their place."""
-        return _flatten(self._error_entries, Dispatcher.error_registrations)
-
-    def _included(self) -> list[Dispatcher]:
+    def _all_included(self) -> list[Dispatcher]:
         found: list[Dispatcher] = []
         for entry in self._entries:
-            if isinstance(entry, Dispatcher):
-                found += [entry, *entry._included()]
+            if isinstance(entry, _Included):
+                found += [entry.dispatcher, *entry.dispatcher._all_included()]
         return found
 
     def add(self, registration: Registration) -> None:
-        """Put a handler behind those registered so far; the decorators call it."""
+        """Put a function behind those registered so far; the decorators call it."""
         self._entries.append(registration)
 
-    def add_error(self, registration: Registration) -> None:
-        """Put a handler behind those registered so far; ``on_error`` calls it."""
-        self._error_entries.append(registration)
 
+@attrs.frozen
+class _Included:
+    """What was included, as it was given and as it is asked."""
 
-def _flatten(
-    entries: list[Registration | Dispatcher],
-    of: Callable[[Dispatcher], list[Registration]],
-) -> list[Registration]:
-    flat: list[Registration] = []
-    for entry in entries:
-        if isinstance(entry, Dispatcher):
-            flat += of(entry)
-        else:
-            flat.append(entry)
-    return flat
+    origin: Dispatcher | Handler
+    dispatcher: Dispatcher
 
 
 # --- class style ---------------------------------------------------------------------------------
@@ -523,7 +397,9 @@ class Handler:
                 raise TypeError(f"{cls.__name__}.{name} must be a method")
             if inspect.isfunction(value):
                 takes = "error" if name == "on_error" else "event"
-                _takes_context(functools.partial(value, None), value.__qualname__, takes)
+                takes_context(
+                    functools.partial(value, None), f"handler {value.__qualname__}", takes
+                )
         cls.handled = tuple(names)
 
 

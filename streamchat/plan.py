@@ -11,6 +11,7 @@ import attrs
 
 from streamchat.dispatcher import Dispatcher
 from streamchat.policy import Retry, RetryBudget, Timeout
+from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatRequest
 from streamchat.transport import Transport
 
@@ -23,7 +24,12 @@ class Plan:
 
     transport: Transport
     request: ChatRequest
-    body: bytes
+    body: bytes = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(lambda plan: encode_json(plan.request.to_dict()), takes_self=True),
+    )
+    """The request as it is sent; another plan with another request makes its own."""
     headers: Mapping[str, str]
     dispatchers: tuple[Dispatcher, ...]
     timeout: Timeout

@@ -16,20 +16,14 @@ import copy
 import inspect
 import warnings
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from operator import length_hint
 from types import TracebackType
 from typing import Any
 
-from streamchat.dispatcher import (
-    Call,
-    Context,
-    Dispatcher,
-    Listeners,
-    Registration,
-    Routes,
-    compile_routes,
-)
+from streamchat.context import Context
+from streamchat.dispatcher import Dispatcher, Listeners
 from streamchat.plan import Plan
 from streamchat.protocol.errors import (
     GenerationError,
@@ -42,6 +36,7 @@ from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.refusal import failed_generation, mask_key, two_consumers
+from streamchat.routes import ALL_EVENTS, Call, Registration, Routes, compile_routes
 from streamchat.source import Source, closed, stopped_by
 from streamchat.timing import Timing
 from streamchat.views import Frames, Pieces
@@ -53,8 +48,13 @@ YIELD_EVERY = 256
 hold up the others; 0.01 us an event (design.md 6)."""
 
 
-_NO_BLOCKS: Iterator[bytes] = iter(())
+_NO_BLOCKS: Iterator[Any] = iter(())
 """Shared by all waiting streams: at thousands of them the collector's work counts."""
+_NO_CALLS: Mapping[type, tuple[Call, ...]] = dict.fromkeys(ALL_EVENTS, ())
+
+
+def _as_it_is(event: Event) -> Event:
+    return event
 
 
 class ChatStream(Listeners):
@@ -77,12 +77,13 @@ class ChatStream(Listeners):
         "__weakref__",
         "_blocks",
         "_busy",
+        "_changed",
         "_context",
         "_dispatcher",
         "_empty_blocks",
         "_finished_at",
         "_first_text_at",
-        "_judged_error",
+        "_is_changing",
         "_outcome",
         "_pending",
         "_plan",
@@ -92,6 +93,7 @@ class ChatStream(Listeners):
         "_source",
         "_table",
         "_told",
+        "_unchanged",
         "_unyielded",
     )
 
@@ -100,19 +102,22 @@ class ChatStream(Listeners):
         self._dispatcher = Dispatcher()
         self._context = Context(weakref.ref(self), plan.request, plan.data, plan.index)
         self._source = Source(plan)
-        self._read: Callable[[bytes], Event | None] = self._source.reader.read
+        self._read: Callable[[Any], Event | None] = self._source.reader.read
         # How it ended: the answer, or why there is none. ``None`` while it has not.
         self._outcome: ChatResponse | Exception | None = None
         self._pending: list[bytes] | None = None
-        self._blocks = _NO_BLOCKS
+        self._blocks: Iterator[Any] = _NO_BLOCKS
         self._empty_blocks = 0
         self._unyielded = 0
         self._busy = False
-        self._judged_error: Exception | None = None
         self._raw = False
         self._told = False
         self._routes: Routes | None = None
         self._table: Mapping[type, tuple[Call, ...]] = {}
+        # With event middleware only: blocks that have not been through it, events that have.
+        self._is_changing = False
+        self._unchanged = _NO_BLOCKS
+        self._changed: deque[Event] = deque()
         self._first_text_at: float | None = None
         self._finished_at: float | None = None
 
@@ -210,7 +215,7 @@ class ChatStream(Listeners):
                                     if result is not None and inspect.isawaitable(result):
                                         await result
                             except Exception as error:  # noqa: BLE001  # raised again below
-                                failure = await self._judged(error, registration, event)
+                                failure = await self._freeze().judge(error, registration, event)
                                 if failure is not None:
                                     try:
                                         raise failure  # the handler's own
@@ -313,41 +318,80 @@ class ChatStream(Listeners):
     # --- the pump --------------------------------------------------------------------------------
 
     async def _more(self) -> bool:
-        """Get the next blocks into ``_blocks``; ``False`` when the stream has ended."""
+        """Get what comes next into ``_blocks``; ``False`` when the stream has ended."""
         self._busy = True
-        source = self._source
         try:
-            if self._outcome is not None:
-                if not isinstance(self._outcome, ChatResponse):
-                    # Nothing more comes; an end without an error would look like a short answer.
-                    raise copy.copy(self._outcome)
-                return False
-            if not source.attempts:
-                await self._open()
-            if self._pending is not None:
-                self._table = self._freeze().events
-                blocks, self._pending = self._pending, None
-            else:
-                if await self._ended():
-                    return False
-                self._note_first_text()
-                try:
-                    blocks = await source.receive()
-                except StreamChatError:
-                    if source.reader.end is None:
-                        raise
-                    blocks = []  # raw frames, and [DONE] did not come: complete all the same
-                if not blocks:
-                    await self._wind_up()
-                    return False
-            self._unyielded += len(blocks)
-            if self._unyielded >= YIELD_EVERY:
-                self._unyielded = 0
-                await asyncio.sleep(0)
-            self._blocks = iter(blocks)
-            return True
+            if self._is_changing and await self._change():
+                return True
+            while await self._receive():
+                if not self._is_changing:
+                    return True
+                self._unchanged, self._blocks = self._blocks, _NO_BLOCKS
+                if await self._change():
+                    return True
+            return False
         finally:
             self._busy = False
+
+    async def _receive(self) -> bool:
+        """Get the next blocks; ``False`` when the stream has ended."""
+        source = self._source
+        if self._outcome is not None:
+            if not isinstance(self._outcome, ChatResponse):
+                # Nothing more comes; an end without an error would look like a short answer.
+                raise copy.copy(self._outcome)
+            return False
+        if not source.attempts:
+            await self._open()
+        if self._pending is not None:
+            self._route()
+            blocks, self._pending = self._pending, None
+        else:
+            if await self._ended():
+                return False
+            self._note_first_text()
+            try:
+                blocks = await source.receive()
+            except StreamChatError:
+                if source.reader.end is None:
+                    raise
+                blocks = []  # raw frames, and [DONE] did not come: complete all the same
+            if not blocks:
+                await self._wind_up()
+                return False
+        self._unyielded += len(blocks)
+        if self._unyielded >= YIELD_EVERY:
+            self._unyielded = 0
+            await asyncio.sleep(0)
+        self._blocks = iter(blocks)
+        return True
+
+    def _route(self) -> None:
+        """The first event comes: from here on, handlers and middleware are fixed."""
+        routes = self._freeze()
+        if routes.middleware and not self._raw:
+            # The loop of __anext__ gets events that are done with, and has nothing to do.
+            self._is_changing, self._read, self._table = True, _as_it_is, _NO_CALLS
+        else:
+            self._table = routes.events
+
+    async def _change(self) -> bool:
+        """Put the next event that the middleware leaves into ``_blocks``, its handlers called;
+        ``False`` when all that was received has been through it."""
+        routes = self._freeze()
+        while not self._changed:
+            block = next(self._unchanged, None)
+            if block is None:
+                return False
+            event = self._source.reader.read(block)
+            if event is None:
+                self._empty_blocks += 1
+            else:
+                self._changed.extend(await routes.changed(event))
+        event = self._changed.popleft()
+        await routes.deliver(event)
+        self._blocks = iter((event,))
+        return True
 
     async def _open(self) -> None:
         self._pending = await self._source.open()
@@ -393,7 +437,6 @@ class ChatStream(Listeners):
             dispatchers = (*self._plan.dispatchers, self._dispatcher)
             self._routes = compile_routes(
                 [entry for dispatcher in dispatchers for entry in dispatcher.registrations()],
-                [entry for dispatcher in dispatchers for entry in dispatcher.error_registrations()],
                 self._context,
             )
         return self._routes
@@ -423,15 +466,17 @@ class ChatStream(Listeners):
                 self._add_facts(outcome)  # whoever asks later, and how often, gets them too
             self._outcome = outcome
             self._finished_at = self._plan.clock()
-        self._blocks = _NO_BLOCKS
+        self._blocks = self._unchanged = _NO_BLOCKS
+        self._changed.clear()
 
     async def _fail(self, error: BaseException) -> None:
         """The only way out with an error: facts added, connection closed, ``on_error`` told."""
         self._busy = False
-        if not isinstance(error, StreamChatError) or error is self._judged_error:
+        routes = self._routes
+        is_theirs = routes is not None and routes.was_raised(error)
+        if is_theirs or not isinstance(error, StreamChatError):
             # A handler's own exception, a cancellation, an exit: not ours to keep or to dress, and
             # nothing may be awaited before a cancellation goes on.
-            self._judged_error = None  # its traceback holds this stream
             self._end(stopped_by(error))
             return
         if self._told:
@@ -440,7 +485,7 @@ class ChatStream(Listeners):
         self._add_facts(error)
         # A copy: the original's traceback holds this stream, and both would wait for the collector.
         self._end(copy.copy(error))
-        await self._tell(error)
+        await self._freeze().tell(error)
 
     def _add_facts(self, error: StreamChatError) -> None:
         source = self._source
@@ -449,37 +494,9 @@ class ChatStream(Listeners):
             error.partial = self.snapshot
         mask_key(error, self._plan.headers)
         if isinstance(error, TransportError) and not error.events:  # else it is said again
-            left = length_hint(self._blocks) + len(self._pending or ()) + self._empty_blocks
+            left = length_hint(self._blocks) + length_hint(self._unchanged)
+            left += len(self._pending or ()) + self._empty_blocks
             error.events = max(0, source.blocks_received - left)
-
-    async def _judged(
-        self, error: Exception, registration: Registration, event: Event
-    ) -> Exception | None:
-        """What to raise for a handler's failure; ``None`` if ``on_error`` takes it upon itself."""
-        error.add_note(f"raised by handler {registration.name} for a {event.type} event")
-        if isinstance(error, StopAsyncIteration):
-            # It would end the consumer's `async for` as if the answer were complete.
-            error = RuntimeError(f"handler {registration.name} raised StopAsyncIteration")
-        if await self._tell(error):
-            return None
-        self._judged_error = error
-        return error
-
-    async def _tell(self, error: Exception) -> bool:
-        """Call the ``on_error`` handlers; whether one of them returned ``True``."""
-        recovered = False
-        for call, is_async, registration in self._freeze().errors:
-            if not isinstance(error, registration.types):
-                continue
-            try:
-                result = call(error)
-                if is_async or inspect.isawaitable(result):
-                    result = await result
-            except Exception as failure:
-                failure.add_note(f"raised by on_error handler {registration.name}")
-                raise
-            recovered = recovered or result is True
-        return recovered
 
     def add(self, registration: Registration) -> None:
         """Register for this stream alone; the decorators call it.
@@ -487,24 +504,12 @@ class ChatStream(Listeners):
         Raises:
             RuntimeError: the stream has handed out its first event; its handlers are fixed.
         """
-        self._check_open_for_handlers()
-        self._dispatcher.add(registration)
-
-    def add_error(self, registration: Registration) -> None:
-        """Register for this stream alone; ``on_error`` calls it.
-
-        Raises:
-            RuntimeError: the stream has handed out its first event; its handlers are fixed.
-        """
-        self._check_open_for_handlers()
-        self._dispatcher.add_error(registration)
-
-    def _check_open_for_handlers(self) -> None:
         if self._routes is not None:
             raise RuntimeError(
                 "this stream has begun to hand out events, and its handlers are fixed: register "
                 "them before you consume it"
             )
+        self._dispatcher.add(registration)
 
     def __del__(self) -> None:
         source: Source | None = getattr(self, "_source", None)

@@ -11,7 +11,6 @@ from streamchat.dispatcher import as_dispatcher
 from streamchat.plan import Plan
 from streamchat.policy import RetryBudget
 from streamchat.protocol.errors import StreamChatError, TransportError
-from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatRequest
 from streamchat.transport import Transport
 
@@ -122,7 +121,6 @@ def make_stream(
         Plan(
             transport=cast(Transport, transport or FakeTransport(*script)),
             request=request,
-            body=encode_json(request.to_dict()),
             headers=headers or {},
             dispatchers=tuple(map(as_dispatcher, handlers)),
             timeout=timeout or Timeout(),

@@ -30,11 +30,15 @@ TIERS: list[set[str]] = [
     {"protocol"},
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
-    {"policy", "dispatcher", "credentials", "views"},
+    {"policy", "credentials", "views", "context", "signatures", "steps"},
+    {"routes"},
+    {"dispatcher"},
     {"watchdog", "transport"},
     {"plan", "refusal"},
     {"source"},
     {"stream"},
+    # Several streams as one: tool runs, structured answers.
+    {"middleware", "runs"},
     {"client"},
     {"streamchat"},
     # What is built on it.

@@ -169,7 +169,6 @@ def _stream(transport: SimTransport, *dispatchers: Dispatcher) -> ChatStream:
         Plan(
             transport=cast(Transport, transport),
             request=REQUEST,
-            body=b"{}",
             headers={},
             dispatchers=dispatchers,
             timeout=Timeout(total=100),

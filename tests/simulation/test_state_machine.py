@@ -101,7 +101,6 @@ class StreamMachine(RuleBasedStateMachine):
             Plan(
                 transport=cast(Transport, self.transport),
                 request=REQUEST,
-                body=b"{}",
                 headers={},
                 dispatchers=(Dispatcher(),),
                 timeout=Timeout(idle=IDLE, first_event=FIRST_EVENT),

@@ -349,7 +349,6 @@ class World:
             Plan(
                 transport=cast(Transport, life.transport),
                 request=REQUEST,
-                body=b"{}",
                 headers={},
                 dispatchers=(self._handlers(life),),
                 timeout=Timeout(

@@ -1,0 +1,58 @@
+"""How a function wants to be called, read once, when it is registered."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["checked_callable", "is_async", "name_of", "takes_context"]
+
+
+def name_of(function: Any) -> str:
+    """How an error names a function."""
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def checked_callable(function: Any, role: str) -> None:
+    """Refuse what nobody could call, or would iterate over.
+
+    Raises:
+        TypeError: not callable, or a generator function; ``role`` says what it was to be.
+    """
+    if not callable(function):
+        raise TypeError(f"a {role} must be callable, not {type(function).__name__}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{role} {name_of(function)} is a generator: nobody would iterate over it")
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it makes a coroutine."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # its kind matters, not its presence
+    )
+
+
+def takes_context(function: Callable[..., Any], role: str, takes: str) -> bool:
+    """Whether it takes ``(event, ctx)`` rather than ``(event)``.
+
+    Raises:
+        TypeError: neither; the message shows its signature.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature; they get the event
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in positional if p.default is p.empty]
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if keywords or len(required) > 2 or not (positional or open_ended):
+        raise TypeError(
+            f"{role} {name_of(function)}{inspect.signature(function)} must take ({takes}) or "
+            f"({takes}, ctx)"
+        )
+    return len(required) == 2

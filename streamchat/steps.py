@@ -1,0 +1,81 @@
+"""The events that a tool run adds to those of its streams: ``StepStart``, ``ToolResult``, ``StepEnd``.
+
+They are ours and never on the wire, so they are no part of :data:`streamchat.Event`; they have a
+``type`` like the others, and handlers of their own (``on_step_start`` ...).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import attrs
+
+from streamchat.protocol.messages import DocumentContent, TextContent, ToolCall, ToolMessage
+from streamchat.protocol.request import ChatRequest
+from streamchat.protocol.response import ChatResponse
+
+__all__ = ["STEP_CLASSES", "StepEnd", "StepEvent", "StepStart", "ToolResult"]
+
+
+@attrs.define
+class StepStart:
+    """A request of a tool run is about to be sent."""
+
+    type: ClassVar[Literal["step-start"]] = "step-start"
+    step: int
+    """Which, from 1."""
+    request: ChatRequest
+    """What is asked, results of the earlier steps included."""
+
+
+@attrs.define
+class ToolResult:
+    """A tool has answered a call, or could not. Results come in the order of the calls."""
+
+    type: ClassVar[Literal["tool-result"]] = "tool-result"
+    tool_call: ToolCall
+    """The call that is answered."""
+    content: str | list[TextContent | DocumentContent] = attrs.field(repr=False)
+    """What the model is told: text, or documents that it can cite; of a failure its text."""
+    value: Any = attrs.field(default=None, repr=False)
+    """What the function returned; ``None`` if it failed."""
+    exception: Exception | None = None
+    """Why there is no value: what the function raised, ``ToolArgumentsError``, ``TimeoutError``, or
+    ``ToolError`` for a tool that was not declared. ``None`` if there is one."""
+    seconds: float = 0.0
+    """How long the function ran."""
+
+    @property
+    def error(self) -> str | None:
+        """The text that tells the model what went wrong; ``None`` if nothing did."""
+        return None if self.exception is None else str(self.content)
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.tool_call.name
+
+    @property
+    def message(self) -> ToolMessage:
+        """The turn that answers the call."""
+        return ToolMessage(self.tool_call.id, self.content)
+
+
+@attrs.define
+class StepEnd:
+    """An answer of a tool run is complete, and its tools, if it called any, have answered."""
+
+    type: ClassVar[Literal["step-end"]] = "step-end"
+    step: int
+    """Which, from 1."""
+    response: ChatResponse
+    """The answer."""
+    results: list[ToolResult] = attrs.Factory(list[ToolResult])
+    """What its tools said, in the order of the calls; empty in the last step."""
+
+
+StepEvent = StepStart | ToolResult | StepEnd
+"""An event of a tool run that is none of its streams'."""
+
+STEP_CLASSES: tuple[type[StepEvent], ...] = (StepStart, ToolResult, StepEnd)
+"""The classes, in the order of a step."""
