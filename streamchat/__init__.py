@@ -29,6 +29,7 @@ from streamchat.protocol.errors import (
     StatusError,
     StreamChatError,
     StreamTimeoutError,
+    StructureError,
     ToolArgumentsError,
     ToolError,
     ToolLoopLimitError,
@@ -76,12 +77,20 @@ from streamchat.protocol.messages import (
     Usage,
     UserMessage,
 )
-from streamchat.protocol.request import AnyMessage, ChatOptions, ChatRequest, Messages
+from streamchat.protocol.request import (
+    AnyMessage,
+    ChatOptions,
+    ChatRequest,
+    CommonOptions,
+    Messages,
+)
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.steps import StepEnd, StepEvent, StepStart, ToolResult
 from streamchat.stream import ChatStream
+from streamchat.structured import ParsedAnswer
 from streamchat.timing import Timing
+from streamchat.tools import FunctionTool, ToolRun, tool
 
 __all__ = [
     # client
@@ -116,6 +125,7 @@ __all__ = [
     "StatusError",
     "StreamChatError",
     "StreamTimeoutError",
+    "StructureError",
     "ToolArgumentsError",
     "ToolError",
     "ToolLoopLimitError",
@@ -164,6 +174,7 @@ __all__ = [
     "AnyMessage",
     "ChatOptions",
     "ChatRequest",
+    "CommonOptions",
     "Messages",
     # protocol.response
     "ChatResponse",
@@ -176,6 +187,12 @@ __all__ = [
     "ToolResult",
     # stream
     "ChatStream",
+    # structured
+    "ParsedAnswer",
     # timing
     "Timing",
+    # tools
+    "FunctionTool",
+    "ToolRun",
+    "tool",
 ]

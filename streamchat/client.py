@@ -7,9 +7,9 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 from streamchat._version import __version__
@@ -26,16 +26,26 @@ from streamchat.middleware import Middleware, chain, checked_middleware
 from streamchat.plan import Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
-from streamchat.protocol.request import ChatOptions, ChatRequest, Messages
+from streamchat.protocol.request import (
+    AnyMessage,
+    ChatOptions,
+    ChatRequest,
+    CommonOptions,
+    Messages,
+    plain_messages,
+)
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
 from streamchat.routes import Registration
 from streamchat.stream import ChatStream
+from streamchat.structured import ParsedAnswer, asking_for_json, response_format
+from streamchat.tools import FunctionTool, OnToolError, ToolOptions, ToolRun, as_tools
 from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 
 __all__ = ["Client"]
 
 M = TypeVar("M", bound=Middleware)
+T = TypeVar("T")
 
 DEFAULT_BASE_URL = "https://api.cohere.com"
 _COHERE_HOSTS = ("cohere.com", "cohere.ai")
@@ -203,6 +213,149 @@ class Client(Listeners):
             **options,
         )
         return await stream
+
+    def run_tools(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[FunctionTool[..., Any] | Callable[..., Any]],
+        max_steps: int = 8,
+        parallel: int = 4,
+        tool_timeout: float | None = None,
+        on_tool_error: OnToolError = "report",
+        strict_tools: bool | None = None,
+        tool_choice: str | None = None,
+        model: str | None = None,
+        handlers: Iterable[Dispatcher | Handler] = (),
+        data: Any = None,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Unpack[CommonOptions],
+    ) -> ToolRun:
+        """Ask, call the tools that the model wants, tell it their results, until it answers.
+
+        Nothing is sent before the run is iterated or awaited.
+
+        Args:
+            messages: as for :meth:`chat_stream`; with ``run.messages`` a conversation goes on.
+            tools: functions, made by :func:`streamchat.tool` or to be made tools here.
+            max_steps: requests at most.
+            parallel: tools that run at once.
+            tool_timeout: seconds for a call of a tool without a limit of its own; none by default.
+            on_tool_error: ``"report"`` a tool's exception to the model, ``"raise"`` it, or a function
+                ``(error, call)`` that says what the model is told.
+            strict_tools: the server's own check (beta).
+            tool_choice: ``"REQUIRED"`` is sent with the first request only.
+            model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`, for
+                each of the requests.
+
+        Raises:
+            ConfigurationError, TypeError, ValueError: as :meth:`chat_stream`, and for a tool that
+                cannot be one.
+        """
+        headers = hidden(headers)  # a traceback shows local variables
+        named = as_tools(tools)
+        chosen = ToolOptions(
+            max_steps=max_steps,
+            parallel=parallel,
+            tool_timeout=tool_timeout,
+            on_tool_error=on_tool_error,
+        )
+        given = as_dispatchers(handlers)
+
+        def start(
+            messages: Sequence[AnyMessage],
+            /,
+            *,
+            tool_choice: str | None,
+            handlers: Iterable[Dispatcher],
+        ) -> ChatStream:
+            return self.chat_stream(
+                messages,
+                tools=list(named.values()),
+                strict_tools=strict_tools,
+                tool_choice=tool_choice,
+                model=model,
+                handlers=(*given, *handlers),
+                data=data,
+                timeout=timeout,
+                retry=retry,
+                headers=headers,
+                **options,
+            )
+
+        return ToolRun(
+            start,
+            cast("Sequence[AnyMessage]", messages),
+            named,
+            chosen,
+            tool_choice=tool_choice,
+            dispatchers=(self._dispatcher, *given),
+            data=data,
+        )
+
+    def parse(
+        self,
+        messages: Messages,
+        *,
+        into: type[T],
+        repair: bool = False,
+        model: str | None = None,
+        handlers: Iterable[Dispatcher | Handler] = (),
+        data: Any = None,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Unpack[CommonOptions],
+    ) -> ParsedAnswer[T]:
+        """An answer as a value of a type: ``order = await client.parse("...", into=Order)``.
+
+        The type's JSON Schema is sent as ``response_format``. If no message says JSON, a system line
+        does, because a model may otherwise write on until its tokens are used up (protocol.md 2.6).
+
+        Args:
+            messages: as for :meth:`chat_stream`.
+            into: an attrs class, a dataclass or a ``TypedDict``, nested at will.
+            repair: if the answer does not fit, tell the model why and ask once more.
+            model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`;
+                ``documents`` cannot go with it.
+
+        Raises:
+            ConfigurationError, TypeError, ValueError: as :meth:`chat_stream`, and for a type that JSON
+                cannot hold.
+        """
+        headers = hidden(headers)  # a traceback shows local variables
+        format_ = response_format(into)
+        given = as_dispatchers(handlers)
+
+        def start(
+            messages: Sequence[AnyMessage],
+            /,
+            *,
+            first: Dispatcher,
+            handlers: Iterable[Dispatcher],
+        ) -> ChatStream:
+            return self.chat_stream(
+                messages,
+                response_format=format_,
+                model=model,
+                handlers=(first, *given, *handlers),
+                data=data,
+                timeout=timeout,
+                retry=retry,
+                headers=headers,
+                **options,
+            )
+
+        return ParsedAnswer(
+            start,
+            asking_for_json(plain_messages(messages)),
+            into,
+            repair=repair,
+            dispatchers=(self._dispatcher, *given),
+            data=data,
+        )
 
     def middleware(self, function: M) -> M:
         """Put a function around every request of this client, ``run_tools`` and ``parse`` included.

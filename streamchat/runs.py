@@ -1,20 +1,25 @@
 """Several answers in a row, consumed as one: what tool runs and parsed answers have in common.
 
 A run is written as one asynchronous generator over streams (``_events``); this class gives it the
-three ways to consume of a stream, one consumer at a time, an end that is said again to whoever asks
-again, and a close that reaches whatever is running.
+three ways to consume of a stream, handlers of its own, one consumer at a time, an end that is said
+again to whoever asks again, and a close that reaches whatever is running.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from streamchat.context import Context
+from streamchat.dispatcher import Dispatcher, Listeners
 from streamchat.protocol.errors import StreamChatError
+from streamchat.protocol.request import ChatRequest
 from streamchat.refusal import two_consumers
+from streamchat.routes import Registration, Routes, compile_routes
 from streamchat.source import closed, stopped_by
 from streamchat.stream import ChatStream
 from streamchat.views import Pieces
@@ -24,9 +29,10 @@ __all__ = ["Run"]
 E = TypeVar("E")
 R = TypeVar("R")
 T = TypeVar("T")
+X = TypeVar("X", bound=StreamChatError)
 
 
-class Run(Generic[E, T]):
+class Run(Listeners, Generic[E, T]):
     """Base of :class:`streamchat.ToolRun` and :class:`streamchat.ParsedAnswer`.
 
     Three ways to consume it, and nothing is sent before one of them begins::
@@ -35,13 +41,18 @@ class Run(Generic[E, T]):
         result = await run           # run to the end
         async with run: ...          # closes it on leaving
 
-    One consumer at a time.
+    One consumer at a time. Handlers registered on it hear all its answers, after the client's own and
+    those of ``handlers=``.
 
     Raises (while it is consumed): whatever its streams raise; ``TransportError`` of kind ``closed``
     when it was closed before its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dispatchers: Sequence[Dispatcher], data: Any) -> None:
+        self._dispatcher = Dispatcher()
+        self._dispatchers = (*dispatchers, self._dispatcher)
+        self._data = data
+        self._routes: Routes | None = None
         self._generator: AsyncGenerator[E, None] | None = None
         self._stream: ChatStream | None = None
         """The answer that is read; whoever closes the run closes it."""
@@ -55,6 +66,48 @@ class Run(Generic[E, T]):
     def _events(self) -> AsyncGenerator[E, None]:
         """The events of all answers in order; sets ``_result`` before it returns."""
         raise NotImplementedError
+
+    # --- for the subclasses ----------------------------------------------------------------------
+
+    @property
+    def _own_handlers(self) -> tuple[Dispatcher, ...]:
+        """The run's own handlers, for ``handlers=`` of each of its streams."""
+        return (self._dispatcher,)
+
+    def _check_open(self) -> None:
+        """Go no further when the run was closed by another task."""
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+
+    async def _heard(self, event: E, request: ChatRequest) -> E:
+        """An event of the run itself, after its handlers."""
+        await self._freeze(request).deliver(event)
+        return event
+
+    async def _told(self, error: X) -> X:
+        """A failure of the run itself, after the ``on_error`` handlers."""
+        if self._routes is not None:
+            await self._routes.tell(error)
+        return error
+
+    def _freeze(self, request: ChatRequest) -> Routes:
+        if self._routes is None:
+            run = weakref.ref(self)  # no cycle: a dropped run is to close its connection
+
+            def current() -> ChatStream | None:
+                this = run()
+                return this._stream if this is not None else None
+
+            context = Context(current, request, self._data, None)
+            entries = [each for used in self._dispatchers for each in used.registrations()]
+            self._routes = compile_routes(entries, context)
+        return self._routes
+
+    def _task(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+        """Start something beside the consumer; closing the run cancels it."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        return task
 
     async def _result_of(self, task: asyncio.Task[R]) -> R:
         """Wait for a task of this run.
@@ -75,6 +128,18 @@ class Run(Generic[E, T]):
             task.cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def add(self, registration: Registration) -> None:
+        """Register for this run alone; the decorators call it.
+
+        Raises:
+            RuntimeError: it is being consumed already; its handlers are fixed.
+        """
+        if self._generator is not None:
+            raise RuntimeError(
+                "this run has begun, and its handlers are fixed: register them before you consume it"
+            )
+        self._dispatcher.add(registration)
 
     # --- three ways to consume -------------------------------------------------------------------
 

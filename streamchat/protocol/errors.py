@@ -13,6 +13,7 @@ The tree::
       ProtocolError                         the server sent what Chat v2 does not allow
         DecodeError | FrameTooLargeError | UnexpectedContentTypeError
       GenerationError                       the model's answer failed (finish reason ERROR, TIMEOUT)
+      StructureError (ValueError)           the answer does not fit the type that was asked for
       ToolError
         ToolArgumentsError | ToolLoopLimitError
       ConcurrencyError (RuntimeError)       two consumers of one stream
@@ -56,6 +57,7 @@ __all__ = [
     "StatusError",
     "StreamChatError",
     "StreamTimeoutError",
+    "StructureError",
     "ToolArgumentsError",
     "ToolError",
     "ToolLoopLimitError",
@@ -310,6 +312,22 @@ class GenerationError(StreamChatError):
         """The server's own words; may be empty."""
         self.error_type = error_type
         """For example ``INVALID_TOOL_GENERATION``; an open string."""
+
+
+class StructureError(StreamChatError, ValueError):
+    """The answer is complete, but is not JSON, or does not fit the type that was asked for.
+
+    The answer itself is in ``partial``.
+    """
+
+    def __init__(self, reason: str, *, into: str, text: str, path: str = "$") -> None:
+        super().__init__(f"the answer does not fit {into}: {reason} (at {path}; see .text)")
+        self.reason = reason
+        """What was wrong, without the content."""
+        self.text = text
+        """The answer's text, as the model wrote it."""
+        self.path = path
+        """Where: a JSON path, ``$`` for the whole."""
 
 
 class ToolError(StreamChatError):

@@ -348,6 +348,11 @@ class ToolMessage:
     role: Literal["tool"] = "tool"
     """``role``"""
 
+    def to_dict(self) -> dict[str, Any]:
+        """The wire's shape, plain data, ``role`` first."""
+        plain: dict[str, Any] = to_plain({"role": self.role, **as_dict(self)})
+        return plain
+
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 """Any message, as an object; requests take dicts of the same shape as well."""

@@ -22,7 +22,15 @@ from streamchat.protocol.messages import (
 from streamchat.protocol.plain import as_dict, is_list, is_mapping, to_plain
 from streamchat.protocol.response import ChatResponse
 
-__all__ = ["AnyMessage", "ChatOptions", "ChatRequest", "Messages"]
+__all__ = [
+    "AnyMessage",
+    "ChatOptions",
+    "CommonOptions",
+    "ChatRequest",
+    "Messages",
+    "plain_message",
+    "plain_messages",
+]
 
 AnyMessage = (
     Mapping[str, Any] | SystemMessage | UserMessage | AssistantMessage | ToolMessage | ChatResponse
@@ -44,24 +52,16 @@ MAX_STOP_SEQUENCES = 5
 MAX_SEED = 2**64 - 1
 
 
-class ChatOptions(TypedDict, total=False):
-    """The body fields besides ``model`` and ``messages``: keywords of ``chat`` and ``chat_stream``.
+class CommonOptions(TypedDict, total=False):
+    """The body fields that every kind of request takes, besides ``model`` and ``messages``.
 
     All are optional; what is left out, or ``None``, is not sent, and the server's default holds.
     """
 
-    tools: Sequence[Mapping[str, Any] | Tool] | None
-    """Functions the model may call."""
-    strict_tools: bool | None
-    """Beta: calls must match the definitions."""
-    tool_choice: str | None
-    """``"REQUIRED"`` or ``"NONE"``; leave out for the model's choice. Needs ``tools``."""
     documents: Sequence[str | Mapping[str, Any] | Document] | None
     """Material to answer from and to cite."""
     citation_options: Mapping[str, Any] | None
     """``{"mode": "ENABLED" | "DISABLED" | "FAST" | "ACCURATE" | "OFF"}``."""
-    response_format: Mapping[str, Any] | None
-    """``{"type": "json_object", "json_schema": {...}}``; not with ``documents`` or ``tools``."""
     safety_mode: str | None
     """``"CONTEXTUAL"`` (the server's default), ``"STRICT"`` or ``"OFF"``."""
     max_tokens: int | None
@@ -86,6 +86,19 @@ class ChatOptions(TypedDict, total=False):
     """``{"type": "enabled" | "disabled", "token_budget": n}``."""
     priority: int | None
     """0 (highest, the default) to 999."""
+
+
+class ChatOptions(CommonOptions, total=False):
+    """The body fields besides ``model`` and ``messages``: keywords of ``chat`` and ``chat_stream``."""
+
+    tools: Sequence[Mapping[str, Any] | Tool] | None
+    """Functions the model may call."""
+    strict_tools: bool | None
+    """Beta: calls must match the definitions."""
+    tool_choice: str | None
+    """``"REQUIRED"`` or ``"NONE"``; leave out for the model's choice. Needs ``tools``."""
+    response_format: Mapping[str, Any] | None
+    """``{"type": "json_object", "json_schema": {...}}``; not with ``documents`` or ``tools``."""
 
 
 def _model(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
@@ -196,8 +209,12 @@ def _items(name: str, value: Any) -> Iterable[tuple[int, Any]]:
     return enumerate(value)
 
 
-def _plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
-    """Any form of ``messages`` as wire-shaped dicts of our own."""
+def plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
+    """Any form of ``messages`` as wire-shaped dicts of our own.
+
+    Raises:
+        TypeError, ValueError: nothing to ask, or a turn that is none.
+    """
     if isinstance(messages, str):
         if not messages:
             raise ValueError("messages is an empty str: there is nothing to ask")
@@ -209,12 +226,21 @@ def _plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
     if not messages:
         raise ValueError("messages is an empty list: there is nothing to ask")
     return tuple(
-        _plain_message(message, f"messages[{position}]")
-        for position, message in enumerate(messages)
+        plain_message(message, f"messages[{position}]") for position, message in enumerate(messages)
     )
 
 
-def _plain_message(message: Any, path: str) -> dict[str, Any]:
+def plain_message(message: Any, path: str) -> dict[str, Any]:
+    """One turn as a wire-shaped dict of our own (protocol.md 2.2).
+
+    Args:
+        message: see :data:`AnyMessage`.
+        path: how the turn is named in an error.
+
+    Raises:
+        TypeError: something else, or something in it that JSON cannot say.
+        ValueError: no role, an unknown one, or a role without what it must have.
+    """
     if isinstance(message, ChatResponse):
         message = message.to_message()
     if isinstance(message, AssistantMessage):
@@ -258,7 +284,7 @@ class ChatRequest:
 
     model: str = attrs.field(validator=_model)
     """``model``"""
-    messages: tuple[dict[str, Any], ...] = attrs.field(converter=_plain_messages)
+    messages: tuple[dict[str, Any], ...] = attrs.field(converter=plain_messages)
     """``messages``: wire-shaped dicts; see :data:`Messages` for what may be given."""
     tools: Sequence[Mapping[str, Any] | Tool] | None = attrs.field(default=None, validator=_tools)
     """``tools``"""

@@ -1,4 +1,4 @@
-"""Plain data into our attrs classes, strictly: the one cattrs converter; used by the codec alone.
+"""Plain data into attrs classes, strictly: ours for the codec, the caller's for parsed answers.
 
 cattrs by itself coerces: ``None`` becomes the text ``'None'``, ``"7"`` the number 7, ``"xyz"`` three
 letters of a list. The hooks here take a value of exactly the right type, or refuse it.
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn
+from cattrs.preconf.json import make_converter as make_json_converter
 
 from streamchat.protocol.messages import (
     BilledUnits,
@@ -21,8 +22,9 @@ from streamchat.protocol.messages import (
     Usage,
 )
 from streamchat.protocol.plain import is_mapping
+from streamchat.protocol.schema import misfit
 
-__all__ = ["Malformed", "json_name", "structure"]
+__all__ = ["Malformed", "json_name", "structure", "structure_answer"]
 
 T = TypeVar("T")
 
@@ -36,12 +38,16 @@ class Malformed(Exception):
         self.path = path
 
 
+class _WrongKind(TypeError):
+    """Said by the hooks here: it names types alone, so its words may be shown."""
+
+
 def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
     """A hook that takes these types as they are; cattrs alone would make ``'None'`` of ``None``."""
 
     def hook(value: Any, _: Any) -> Any:
         if type(value) not in kinds:
-            raise TypeError(f"expected {json_name(kinds[0]())}, got {json_name(value)}")
+            raise _WrongKind(f"expected {json_name(kinds[0]())}, got {json_name(value)}")
         return value
 
     return hook
@@ -60,7 +66,7 @@ def _keep_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
 
     def hook(value: Any, _: Any) -> Any:
         if not is_mapping(value):
-            raise TypeError(f"expected an object, got {json_name(value)}")
+            raise _WrongKind(f"expected an object, got {json_name(value)}")
         known = {
             name: _converter.structure(value[name], types[name])
             for name in types
@@ -78,7 +84,7 @@ def _object_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, 
 
     def hook(value: Any, kind: Any) -> Any:
         if not is_mapping(value):
-            raise TypeError(f"expected an object, got {json_name(value)}")
+            raise _WrongKind(f"expected an object, got {json_name(value)}")
         return take(value, kind)
 
     return hook
@@ -108,10 +114,29 @@ def _make_converter() -> cattrs.Converter:
 _converter = _make_converter()
 
 
+_answer_converter = make_json_converter()
+
+
+def structure_answer(data: Any, cls: type[T]) -> T:
+    """``data`` as a class of the caller's; ``Malformed`` with the path where it does not fit.
+
+    What fits is what the schema says that the model was given, so msgspec judges; then cattrs alone has
+    nothing left to bend.
+    """
+    problem = misfit(data, cls)
+    if problem is not None:
+        raise Malformed(*problem)
+    return _structure(_answer_converter, data, cls, "$")
+
+
 def structure(data: Any, cls: type[T], path: str) -> T:
-    """``data`` as ``cls``, strictly; ``Malformed`` with the path where it does not fit."""
+    """``data`` as a class of ours, strictly; ``Malformed`` with the path where it does not fit."""
+    return _structure(_converter, data, cls, path)
+
+
+def _structure(converter: cattrs.Converter, data: Any, cls: type[T], path: str) -> T:
     try:
-        return _converter.structure(data, cls)
+        return converter.structure(data, cls)
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         first = cattrs.transform_error(error, path=path, format_exception=_reason)[0]
     reason, _, place = first.rpartition(" @ ")
@@ -122,8 +147,8 @@ def _reason(error: BaseException, kind: type[Any] | None) -> str:
     """What was wrong; cattrs' own words would quote a value that is not in a ``Literal``."""
     if isinstance(error, KeyError):
         return "required field missing"
-    if isinstance(error, TypeError):
-        return str(error)  # the hooks above, which name types alone
+    if isinstance(error, _WrongKind):
+        return str(error)
     return "a value that is not allowed here"
 
 

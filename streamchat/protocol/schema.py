@@ -1,0 +1,265 @@
+"""Python types as JSON Schema, and JSON data read as those types: what tools take, what answers hold.
+
+msgspec knows both sides, so what a schema promises is what :meth:`Parameters.read` accepts: the JSON
+types, attrs and dataclasses, ``TypedDict``, enums, ``Literal``, ``Optional`` and other unions, dates,
+``UUID``, ``Decimal``, and containers of these.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+
+import attrs
+import msgspec
+
+from streamchat.protocol.plain import is_list, is_mapping, to_plain
+
+__all__ = ["Parameters", "misfit", "object_schema", "plain_value"]
+
+
+class _Absent(enum.Enum):
+    ABSENT = 0
+
+
+def _absent() -> Any:
+    return _Absent.ABSENT
+
+
+# --- types to schemas ----------------------------------------------------------------------------
+
+
+def _schema(kind: Any, what: str) -> dict[str, Any]:
+    """The JSON Schema of a type, references written out: models read it better so.
+
+    Raises:
+        TypeError: JSON has nothing of the kind; the message begins with ``what``.
+    """
+    try:
+        schema = msgspec.json.schema(kind)
+    except TypeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise TypeError(f"{what} has a type that JSON Schema cannot describe: {reason}") from None
+    definitions: dict[str, Any] = schema.pop("$defs", {})
+    recursive: set[str] = set()
+
+    def written_out(node: Any, inside: tuple[str, ...]) -> Any:
+        if is_list(node):
+            return [written_out(item, inside) for item in node]
+        if not is_mapping(node):
+            return node
+        name = str(node.get("$ref", "")).removeprefix("#/$defs/")
+        if name in inside:
+            recursive.add(name)
+            return dict(node)
+        # A title that is no text is a property of that name.
+        beside = {
+            key: item
+            for key, item in node.items()
+            if key != "$ref" and not (key == "title" and isinstance(item, str))
+        }
+        if is_list(beside.get("enum")) and all(isinstance(item, str) for item in beside["enum"]):
+            beside = {"type": "string", **beside}
+        if name:
+            beside = {**definitions[name], **beside}
+            return written_out(beside, (*inside, name))
+        return {key: written_out(item, inside) for key, item in beside.items()}
+
+    whole: dict[str, Any] = written_out(schema, ())
+    if recursive:  # a type that holds itself has no end to write out
+        whole["$defs"] = {name: written_out(definitions[name], (name,)) for name in recursive}
+    return whole
+
+
+def object_schema(kind: Any, what: str) -> dict[str, Any]:
+    """The schema of a class with fields, as ``response_format`` takes it (protocol.md 2.6).
+
+    Each object must have something ``required`` there, so where all fields have defaults all are.
+
+    Raises:
+        TypeError: no class with fields, or a field that JSON cannot hold.
+    """
+    schema = _schema(kind, what)
+    if schema.get("type") != "object" or "properties" not in schema:
+        name = getattr(kind, "__name__", repr(kind))
+        raise TypeError(f"{what} must be an attrs class, a dataclass or a TypedDict, not {name}")
+    _require_something(schema)
+    return schema
+
+
+def _require_something(node: Any) -> None:
+    if is_list(node):
+        for item in node:
+            _require_something(item)
+    elif isinstance(node, dict):
+        fields = cast("dict[str, Any]", node)
+        properties = fields.get("properties")
+        if is_mapping(properties) and properties and not fields.get("required"):
+            fields["required"] = list(properties)
+        for item in fields.values():
+            _require_something(item)
+
+
+def misfit(value: Any, kind: Any) -> tuple[str, str] | None:
+    """Why plain data does not fit a type, and where (a JSON path); ``None`` if it does."""
+    try:
+        msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        return _problem(error)
+    return None
+
+
+def _problem(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What was wrong and where; the value itself is the model's, and is not repeated."""
+    said, _, path = str(error).partition(" - at `")
+    if error.__cause__ is not None:
+        said = "a value that its class refuses"  # the words of a validator quote it
+    elif said.startswith("Invalid enum value"):
+        said = "Invalid enum value"
+    return said, path.rstrip("`") or "$"
+
+
+# --- a function's parameters ---------------------------------------------------------------------
+
+
+@attrs.frozen
+class Parameters:
+    """What a function takes, as JSON: read once from its signature."""
+
+    schema: dict[str, Any]
+    """JSON Schema of type object."""
+    description: str
+    """What the docstring says, without what it says of single parameters."""
+    _struct: type[msgspec.Struct]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], name: str) -> Parameters:
+        """Read a function's signature and docstring.
+
+        Raises:
+            TypeError: a parameter without a type, ``*args``, ``**kwargs``, a positional-only one, or
+                a type that JSON cannot say; ``name`` is how the message calls the function.
+        """
+        try:
+            hints = get_type_hints(function, include_extras=True)
+        except NameError as error:
+            raise TypeError(
+                f"tool {name} has an annotation that means nothing here: {error.name!r} must be "
+                "importable where the function is defined"
+            ) from None
+        parameters = inspect.signature(function).parameters
+        description, words = _read_docstring(inspect.getdoc(function) or "", tuple(parameters))
+        fields: list[Any] = []
+        defaults: dict[str, Any] = {}
+        for each in parameters.values():
+            if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
+                raise TypeError(
+                    f"tool {name} takes {each}: a model passes arguments by name, each of which must "
+                    "be declared"
+                )
+            if each.name not in hints:
+                raise TypeError(
+                    f"tool {name}: parameter {each.name!r} has no type; write "
+                    f"{each.name}: str, for example"
+                )
+            kind = hints[each.name]
+            if each.default is each.empty:
+                fields.append((each.name, kind))
+            else:
+                # The function's own default applies, whatever it is; JSON shows it if it can.
+                fields.append((each.name, kind, msgspec.field(default_factory=_absent)))
+                with suppress(TypeError, ValueError):
+                    defaults[each.name] = plain_value(each.default)
+        struct = msgspec.defstruct(name, fields, kw_only=True)
+        schema = _schema(struct, f"tool {name}")
+        schema.setdefault("properties", {})
+        for parameter, default in defaults.items():
+            schema["properties"][parameter]["default"] = default
+        for parameter in parameters:
+            told = _annotated_text(hints[parameter]) or words.get(parameter)
+            if told:
+                schema["properties"][parameter].setdefault("description", told)
+        return cls(schema, description, struct)
+
+    def read(self, arguments: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+        """Keyword arguments for the function; what is absent is left to its defaults.
+
+        Args:
+            arguments: plain data, as the model sent it.
+            strict: refuse what the schema does not say: a number as text, an unknown name. Otherwise
+                ``"3"`` is read as 3 where a number is wanted, and unknown names are ignored.
+
+        Raises:
+            ValueError: it does not fit; the message names the place and the types.
+        """
+        names = self._struct.__struct_fields__
+        if strict:
+            unknown = sorted(set(arguments) - set(names))
+            if unknown:
+                raise ValueError(
+                    f"unknown argument {unknown[0][:64]!r}; there are {', '.join(names)}"
+                )
+        try:
+            read = msgspec.convert(arguments, self._struct, strict=strict)
+        except msgspec.ValidationError as error:
+            reason, path = _problem(error)
+            raise ValueError(f"{reason} (at {path})") from None
+        values = {each: getattr(read, each) for each in names}
+        return {each: value for each, value in values.items() if value is not _Absent.ABSENT}
+
+
+def _annotated_text(hint: Any) -> str:
+    """The description in ``Annotated[int, "how many"]``."""
+    if get_origin(hint) is not Annotated:
+        return ""
+    return next((each for each in get_args(hint)[1:] if isinstance(each, str)), "")
+
+
+_HEADING = re.compile(
+    r"^[ \t]*(args|arguments|parameters|params|returns?|raises|yields|examples?|notes?)[ \t]*:?[ \t]*"
+    r"(\n[ \t]*-+[ \t]*)?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _read_docstring(text: str, names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """The description, and what is said of each parameter.
+
+    Understood are ``name: what it is`` anywhere (Google's sections, or behind a sentence),
+    ``name (type): ...``, ``:param name: ...`` and NumPy's ``name : type`` with lines below.
+    """
+    if not names:
+        return _HEADING.split(text)[0].strip(), {}
+    either = "(" + "|".join(map(re.escape, names)) + ")"
+    mark = re.compile(
+        rf"^{either}[ \t]+:[ \t]+[^\n]+\n(?=[ \t]+\S)"  # NumPy's
+        rf"|(?:^|(?<=[\s.]))(?::param[ \t]+(?:\w+[ \t]+)?)?{either}(?:[ \t]*\([^)\n]*\))?[ \t]*:"
+        r"(?:[ \t]*(?=\n)|[ \t]+(?=\S))",
+        re.MULTILINE,
+    )
+    marks = list(mark.finditer(text))
+    if not marks:
+        return _HEADING.split(text)[0].strip(), {}
+    ends = [match.start() for match in marks[1:]] + [len(text)]
+    words: dict[str, str] = {}
+    for match, end in zip(marks, ends, strict=True):
+        said = _HEADING.split(text[match.end() : end])[0]
+        said = re.split(r"\n[ \t]*\n|\n[ \t]*:\w+", said)[0]
+        words.setdefault(match[1] or match[2], " ".join(said.split()))
+    return _HEADING.split(text[: marks[0].start()])[0].strip(), words
+
+
+# --- values to plain data ------------------------------------------------------------------------
+
+
+def plain_value(value: Any) -> Any:
+    """What a function returned, as plain JSON data.
+
+    Raises:
+        TypeError, ValueError: JSON cannot say it.
+    """
+    return to_plain(msgspec.to_builtins(value, str_keys=True), "the value")

@@ -1,0 +1,431 @@
+"""Tools: functions that a model may call, and the loop that calls them: ``tool``, ``ToolRun``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+import attrs
+
+from streamchat.dispatcher import Dispatcher
+from streamchat.protocol.errors import ToolArgumentsError, ToolError, ToolLoopLimitError
+from streamchat.protocol.events import Event
+from streamchat.protocol.messages import (
+    Document,
+    DocumentContent,
+    FunctionSpec,
+    TextContent,
+    Tool,
+    ToolCall,
+)
+from streamchat.protocol.plain import is_list, is_mapping
+from streamchat.protocol.request import AnyMessage
+from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.schema import Parameters, plain_value
+from streamchat.runs import Run
+from streamchat.signatures import is_async, name_of
+from streamchat.steps import StepEnd, StepEvent, StepStart, ToolResult
+from streamchat.stream import ChatStream
+
+__all__ = ["FunctionTool", "OnToolError", "ToolOptions", "ToolRun", "as_tools", "tool"]
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+R2 = TypeVar("R2")
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+Result = str | list[TextContent | DocumentContent]
+OnToolError = Literal["report", "raise"] | Callable[[Exception, ToolCall], str]
+"""What becomes of a tool's exception: its class and words are told to the model (``"report"``), it is
+raised and ends the run (``"raise"``), or a function says what the model is told, or raises itself."""
+
+
+@attrs.define(eq=False)
+class FunctionTool(Tool, Generic[P, R]):
+    """A tool that can run: made by :func:`tool`, called like the function it was made from.
+
+    It is a :class:`streamchat.Tool`, so ``chat_stream(tools=[...])`` takes it too.
+    """
+
+    _callee: Callable[P, R] = attrs.field(kw_only=True, alias="callee", repr=name_of)
+    _reader: Parameters = attrs.field(kw_only=True, alias="reader", repr=False)
+    _is_strict: bool = attrs.field(kw_only=True, alias="is_strict")
+    _timeout: float | None = attrs.field(kw_only=True, alias="timeout")
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        return self.function.name
+
+    @property
+    def description(self) -> str | None:
+        """What the model is told of it."""
+        return self.function.description
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What it takes: a JSON Schema of type object."""
+        return self.function.parameters
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function itself."""
+        return self._callee(*args, **kwargs)
+
+    async def run(self, call: ToolCall, *, timeout: float | None = None) -> Any:
+        """Call the function as the model asked; a sync function runs in a thread.
+
+        Args:
+            call: what the model asked for.
+            timeout: seconds, where the tool has no limit of its own. A thread cannot be stopped: its
+                result is not waited for.
+
+        Raises:
+            ToolArgumentsError: the arguments are not JSON, or do not fit.
+            TimeoutError: it took longer than its timeout.
+            Exception: whatever the function raises.
+        """
+        try:
+            arguments = self._reader.read(call.parsed, strict=self._is_strict)
+        except ToolArgumentsError:
+            raise
+        except ValueError as error:
+            raise ToolArgumentsError(str(error), name=self.name, arguments=call.arguments) from None
+        seconds = self._timeout if self._timeout is not None else timeout
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                return await self._called(arguments)
+        except TimeoutError:
+            if not scope.expired():
+                raise  # the function's own
+        raise TimeoutError(f"tool {self.name} took longer than its timeout of {seconds:g} s")
+
+    async def _called(self, arguments: Mapping[str, Any]) -> Any:
+        function = cast("Callable[..., Any]", self._callee)
+        if is_async(function):
+            return await function(**arguments)
+        result = await asyncio.to_thread(function, **arguments)
+        return await result if inspect.isawaitable(result) else result
+
+
+class _Decorator(Protocol):
+    def __call__(self, function: Callable[P, R2], /) -> FunctionTool[P, R2]: ...
+
+
+@overload
+def tool(function: Callable[P, R2], /) -> FunctionTool[P, R2]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool = False,
+    timeout: float | None = None,
+) -> _Decorator: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool = False,
+    timeout: float | None = None,
+) -> Any:
+    """Make a tool of a function; its signature and docstring are what the model is told.
+
+    ::
+
+        @tool
+        async def get_weather(city: str, days: int = 1) -> dict:
+            \"""Forecast. city: name of the city\"""
+
+    Args:
+        function: async, or plain (then it runs in a thread). Each parameter needs a type that JSON can
+            say; what the docstring says of it (``city: ...``, or an ``Args:`` section), or
+            ``Annotated[str, "..."]``, describes it.
+        name: instead of the function's own.
+        description: instead of the docstring's.
+        strict: refuse arguments that do not fit to the letter; by default ``"3"`` is read as 3, and
+            unknown names are ignored.
+        timeout: seconds that one call may take; no limit by default.
+
+    Raises:
+        TypeError: a parameter without a type, or one that a model cannot pass.
+        ValueError: a name outside ``[A-Za-z_][A-Za-z0-9_]*``, or a timeout that is not above 0.
+    """
+
+    def make(function: Callable[..., Any]) -> FunctionTool[Any, Any]:
+        if not callable(function) or isinstance(function, type):
+            raise TypeError(f"tool() takes a function, not {function!r}")
+        chosen = name if name is not None else getattr(function, "__name__", "")
+        if not isinstance(chosen, str) or not _NAME.fullmatch(chosen):
+            raise ValueError(
+                f"a tool cannot be called {chosen!r}: letters, digits and _, not starting with a "
+                'digit; tool(name="...") names it'
+            )
+        _checked_timeout(timeout, f"timeout= of tool {chosen}")
+        parameters = Parameters.of(function, chosen)
+        told = parameters.description if description is None else description
+        return FunctionTool(
+            FunctionSpec(chosen, parameters.schema, told or None),
+            callee=function,
+            reader=parameters,
+            is_strict=strict,
+            timeout=timeout,
+        )
+
+    return make if function is None else make(function)
+
+
+def _checked_timeout(timeout: Any, what: str) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"{what} must be seconds, not {type(timeout).__name__}")
+    if not (timeout > 0 and math.isfinite(timeout)):
+        raise ValueError(f"{what} must be above 0 seconds, not {timeout}")
+
+
+def as_tools(tools: Any) -> dict[str, FunctionTool[..., Any]]:
+    """What ``run_tools(tools=...)`` takes, by name; functions become tools.
+
+    Raises:
+        TypeError: no list, or something in it that cannot run.
+        ValueError: no tool, or two of one name.
+    """
+    if not is_list(tools):
+        raise TypeError(f"tools must be a list, not {type(tools).__name__}: tools=[get_weather]")
+    named: dict[str, FunctionTool[..., Any]] = {}
+    for each in tools:
+        if is_mapping(each) or (isinstance(each, Tool) and not isinstance(each, FunctionTool)):
+            raise TypeError(
+                "run_tools() needs functions that it can call; chat_stream(tools=...) takes "
+                "definitions and leaves the calls to you"
+            )
+        made = cast(
+            "FunctionTool[..., Any]", each if isinstance(each, FunctionTool) else tool(each)
+        )
+        if made.name in named:
+            raise ValueError(f"two tools are called {made.name!r}: tool(name=...) renames one")
+        named[made.name] = made
+    if not named:
+        raise ValueError("tools is empty: chat() answers without tools")
+    return named
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class ToolOptions:
+    """How a tool run runs.
+
+    Raises:
+        TypeError, ValueError: a value that means nothing; it is named.
+    """
+
+    max_steps: int = 8
+    """Requests at most, the last answer's included."""
+    parallel: int = 4
+    """Tools that run at once."""
+    tool_timeout: float | None = None
+    """Seconds for one call of a tool that has no ``timeout=`` of its own; ``None``: no limit."""
+    on_tool_error: OnToolError = "report"
+    """See :data:`OnToolError`."""
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("max_steps", "parallel"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        _checked_timeout(self.tool_timeout, "tool_timeout")
+        if self.on_tool_error not in ("report", "raise") and not callable(self.on_tool_error):
+            raise ValueError('on_tool_error must be "report", "raise" or a function (error, call)')
+
+
+class Start(Protocol):
+    """How a run asks: a client's ``chat_stream`` with all else filled in."""
+
+    def __call__(
+        self,
+        messages: Sequence[AnyMessage],
+        /,
+        *,
+        tool_choice: str | None,
+        handlers: Iterable[Dispatcher],
+    ) -> ChatStream: ...
+
+
+class ToolRun(Run[Event | StepEvent, ChatResponse]):
+    """Answers and tool calls until the model is content. Made by :meth:`streamchat.Client.run_tools`.
+
+    Iterating gives the events of every answer, and around them a :class:`streamchat.StepStart` before
+    each request, a :class:`streamchat.ToolResult` for each call, in the order of the calls, and a
+    :class:`streamchat.StepEnd`. Awaiting gives the last answer. Handlers of all of them can be
+    registered on the run itself (``@run.on_tool_result``) until it is consumed.
+
+    Raises (while it is consumed): what a stream raises; :class:`~streamchat.ToolLoopLimitError` when
+    the model wants more than ``max_steps``; with ``on_tool_error="raise"``, what a tool raised.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        messages: Sequence[AnyMessage],
+        tools: Mapping[str, FunctionTool[..., Any]],
+        options: ToolOptions,
+        *,
+        tool_choice: str | None,
+        dispatchers: Sequence[Dispatcher],
+        data: Any,
+    ) -> None:
+        super().__init__(dispatchers, data)
+        self._start = start
+        self._tools = tools
+        self._options = options
+        # Made now, so that what is wrong with the call is said where it stands; nothing is sent.
+        self._first = start(messages, tool_choice=tool_choice, handlers=self._own_handlers)
+        self._messages: list[dict[str, Any]] = list(self._first.request.messages)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The whole history so far, plain data, ready for the next request."""
+        return list(self._messages)
+
+    def __repr__(self) -> str:
+        return f"<ToolRun tools={list(self._tools)} messages={len(self._messages)}>"
+
+    async def _events(self) -> AsyncGenerator[Event | StepEvent, None]:
+        stream, step = self._first, 1
+        while True:
+            self._check_open()
+            self._stream = stream
+            yield await self._heard(StepStart(step, stream.request), stream.request)
+            async with stream:
+                async for event in stream:
+                    yield event
+            response = await stream
+            self._messages.append(response.message.to_dict())
+            results: list[ToolResult] = []
+            if response.finish_reason == "TOOL_CALL" and response.tool_calls:
+                if step == self._options.max_steps:
+                    raise await self._told(_limit(step, response))
+                async with aclosing(self._results(response.tool_calls)) as answers:
+                    async for result in answers:
+                        results.append(result)
+                        self._messages.append(result.message.to_dict())
+                        yield await self._heard(result, stream.request)
+            yield await self._heard(StepEnd(step, response, results), stream.request)
+            if not results:
+                self._result = response
+                return
+            # A choice forced again would never let the model answer.
+            stream, step = (
+                self._start(self._messages, tool_choice=None, handlers=self._own_handlers),
+                step + 1,
+            )
+
+    async def _results(self, calls: Sequence[ToolCall]) -> AsyncGenerator[ToolResult, None]:
+        """Run the tools, some at a time; results in the order of the calls, as soon as may be."""
+        gate = asyncio.Semaphore(self._options.parallel)
+
+        async def one(call: ToolCall) -> ToolResult:
+            async with gate:
+                return await self._answer(call)
+
+        tasks = [self._task(one(call)) for call in calls]
+        try:
+            for task in tasks:
+                yield await self._result_of(task)
+        finally:
+            await self._cancel_tasks()
+
+    async def _answer(self, call: ToolCall) -> ToolResult:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        value: Any = None
+        failure: Exception
+        try:
+            chosen = self._tools.get(call.name)
+            if chosen is None:
+                raise ToolError(
+                    f"there is no tool {call.name[:64]!r}; there are {', '.join(self._tools)}"
+                )
+            value = await chosen.run(call, timeout=self._options.tool_timeout)
+            return ToolResult(call, _content(value), value, seconds=clock() - started)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            failure = ToolError(f"tool {call.name} was cancelled from within")
+        except Exception as error:  # noqa: BLE001  # whatever a tool raises is the caller's choice
+            failure = error
+        try:
+            told = self._tell_model(failure, call)
+            return ToolResult(call, told, exception=failure, seconds=clock() - started)
+        finally:
+            del failure  # its traceback holds this frame
+
+    def _tell_model(self, error: Exception, call: ToolCall) -> str:
+        """What the model is told of a failure; what it did wrong itself is never raised."""
+        how = self._options.on_tool_error
+        if isinstance(error, ToolArgumentsError) or call.name not in self._tools:
+            return f"error: {error}"
+        if how == "report":
+            return f"error: {type(error).__name__}: {error}"
+        if how == "raise":
+            error.add_note(f"raised by tool {call.name}, called as {call.id}")
+            raise error
+        told = how(error, call)
+        if not isinstance(told, str):
+            raise TypeError(f"on_tool_error must return a str, not {type(told).__name__}")
+        return told
+
+
+def _limit(step: int, response: ChatResponse) -> ToolLoopLimitError:
+    error = ToolLoopLimitError(
+        f"the model still wants tools after {step} steps; raise max_steps, or ask for less"
+    )
+    error.partial = response
+    return error
+
+
+def _content(value: Any) -> Result:
+    """A tool's value as the content of its message (protocol.md 2.2, 2.4).
+
+    Text is told as it is. Everything else is a document, because a document can be cited; of a list of
+    objects each is one.
+
+    Raises:
+        TypeError, ValueError: JSON cannot say it.
+    """
+    if isinstance(value, str):
+        return value
+    if is_list(value) and value and all(_is_object(item) for item in value):
+        return [_part(item) for item in value]
+    return [_part(value)]
+
+
+def _is_object(value: Any) -> bool:
+    if isinstance(value, TextContent | DocumentContent | Document) or is_mapping(value):
+        return True
+    with suppress(TypeError, ValueError):
+        return isinstance(plain_value(value), dict)
+    return False
+
+
+def _part(value: Any) -> TextContent | DocumentContent:
+    if isinstance(value, TextContent | DocumentContent):
+        return value
+    if isinstance(value, Document):
+        return DocumentContent(value)
+    plain = plain_value(value)
+    return DocumentContent(Document(plain if is_mapping(plain) else {"result": plain}))
