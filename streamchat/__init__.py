@@ -6,7 +6,10 @@ Every public name, grouped by the module that owns it; everything else may move.
 from streamchat._version import __version__ as __version__
 from streamchat.client import Client
 from streamchat.context import Context
+from streamchat.conversation import Conversation, TrimRule, last_turns
 from streamchat.dispatcher import Dispatcher, Handler
+from streamchat.fanout import FanOut, FanOutResult
+from streamchat.limiter import Limiter
 from streamchat.middleware import Send
 from streamchat.policy import Retry, Timeout
 from streamchat.protocol.errors import (
@@ -85,6 +88,7 @@ from streamchat.protocol.request import (
     Messages,
 )
 from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.spans import CitedKind, CitedSpan
 from streamchat.protocol.sse import Frame
 from streamchat.steps import StepEnd, StepEvent, StepStart, ToolResult
 from streamchat.stream import ChatStream
@@ -97,9 +101,18 @@ __all__ = [
     "Client",
     # context
     "Context",
+    # conversation
+    "Conversation",
+    "TrimRule",
+    "last_turns",
     # dispatcher
     "Dispatcher",
     "Handler",
+    # fanout
+    "FanOut",
+    "FanOutResult",
+    # limiter
+    "Limiter",
     # middleware
     "Send",
     # policy
@@ -178,6 +191,9 @@ __all__ = [
     "Messages",
     # protocol.response
     "ChatResponse",
+    # protocol.spans
+    "CitedKind",
+    "CitedSpan",
     # protocol.sse
     "Frame",
     # steps

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
+import attrs
+
 from streamchat._version import __version__
 from streamchat.credentials import (
     Secret,
@@ -22,8 +24,10 @@ from streamchat.credentials import (
     veiled,
 )
 from streamchat.dispatcher import Dispatcher, Handler, Listeners, as_dispatchers
+from streamchat.fanout import FanOut, FanOutOptions, OnError, Requests
+from streamchat.limiter import Limiter
 from streamchat.middleware import Middleware, chain, checked_middleware
-from streamchat.plan import Plan
+from streamchat.plan import Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.request import (
@@ -163,26 +167,16 @@ class Client(Listeners):
             TypeError, ValueError: an argument that is unknown, of the wrong type, or that no server
                 accepts; it is named.
         """
-        headers = hidden(headers)  # first: a traceback shows local variables
-        chosen = model if model is not None else self._model
-        if chosen is None:
-            raise ConfigurationError(
-                "no model: pass model= here or to Client(), for example command-a-03-2025"
-            )
-        request = ChatRequest.build(messages, chosen, options)
-        headers = checked_headers(headers)
-        plan = Plan(
-            transport=self._transport,
-            request=request,
-            headers=merged_headers(self._headers, headers),
-            dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
-            timeout=_instance("timeout", timeout, Timeout, self._timeout),
-            retry=_instance("retry", retry, Retry, self._retry),
-            budget=self._budget,
-            max_event_bytes=self._max_event_bytes,
+        return self._stream(
+            messages,
+            model=model,
+            handlers=handlers,
             data=data,
+            timeout=timeout,
+            retry=retry,
+            headers=hidden(headers),  # a traceback shows local variables
+            **options,
         )
-        return self._make(plan)
 
     async def chat(
         self,
@@ -213,6 +207,79 @@ class Client(Listeners):
             **options,
         )
         return await stream
+
+    def fan_out(
+        self,
+        requests: Requests,
+        *,
+        concurrency: int = 64,
+        ordered: bool = False,
+        limiter: Limiter | None = None,
+        on_error: OnError = "return",
+        adaptive: bool = False,
+        model: str | None = None,
+        handlers: Iterable[Dispatcher | Handler] = (),
+        data: Any = None,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> FanOut:
+        """Many answers at once, as they complete; every request ends as a result.
+
+        Nothing is taken from ``requests`` before it is iterated, and never more than ``concurrency``
+        ahead of the results taken: a million of them need no more memory than a hundred.
+
+        Args:
+            requests: an iterable or asynchronous iterable of requests: a ``str``, a list of messages,
+                or a dict of :meth:`chat_stream`'s keywords with ``messages``, which win over those
+                given here. Handlers of a request come after those given here; they find its position
+                as ``ctx.index``.
+            concurrency: streams at once; no more than ``max_connections``, where that is set.
+            ordered: results in the order of the requests; those that come early wait, and count as
+                running.
+            limiter: requests and tokens a minute, and a pause for all after a 429; see
+                :class:`~streamchat.Limiter`.
+            on_error: ``"return"`` a failure as a result, or ``"raise"`` the first and cancel the rest.
+            adaptive: after a 429 run half as many, then slowly more again.
+            model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`, for
+                each of the requests.
+
+        Raises:
+            TypeError, ValueError: an argument that means nothing. What is wrong with a single request
+                is its result's ``error``.
+        """
+        headers = hidden(headers)  # a traceback shows local variables
+        given = as_dispatchers(handlers)
+        most = self._transport.max_connections
+        chosen = FanOutOptions(
+            concurrency=concurrency,
+            is_ordered=ordered,
+            limiter=limiter,
+            on_error=on_error,
+            is_adaptive=adaptive,
+        )
+        if most:
+            chosen = attrs.evolve(chosen, concurrency=min(concurrency, most))
+        common: dict[str, Any] = {
+            "model": model,
+            "data": data,
+            "timeout": timeout,
+            "retry": retry,
+            "headers": headers,
+            **options,
+        }
+
+        def start(keywords: Mapping[str, Any], /, *, index: int, pacer: Pacer | None) -> ChatStream:
+            merged = {**common, **keywords}
+            own = as_dispatchers(merged.pop("handlers", ()))
+            messages = merged.pop("messages")
+            merged["headers"] = hidden(merged["headers"])
+            return self._stream(
+                messages, handlers=(*given, *own), index=index, pacer=pacer, **merged
+            )
+
+        return FanOut(start, requests, chosen)
 
     def run_tools(
         self,
@@ -387,6 +454,43 @@ class Client(Listeners):
     def add(self, registration: Registration) -> None:
         """Register for every stream of this client; the decorators call it."""
         self._dispatcher.add(registration)
+
+    def _stream(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        handlers: Iterable[Dispatcher | Handler] = (),
+        data: Any = None,
+        timeout: Timeout | None = None,
+        retry: Retry | None = None,
+        headers: Mapping[str, str] | None = None,
+        index: int | None = None,
+        pacer: Pacer | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> ChatStream:
+        headers = hidden(headers)  # first: a traceback shows local variables
+        chosen = model if model is not None else self._model
+        if chosen is None:
+            raise ConfigurationError(
+                "no model: pass model= here or to Client(), for example command-a-03-2025"
+            )
+        request = ChatRequest.build(messages, chosen, options)
+        headers = checked_headers(headers)
+        plan = Plan(
+            transport=self._transport,
+            request=request,
+            headers=merged_headers(self._headers, headers),
+            dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
+            timeout=_instance("timeout", timeout, Timeout, self._timeout),
+            retry=_instance("retry", retry, Retry, self._retry),
+            budget=self._budget,
+            max_event_bytes=self._max_event_bytes,
+            data=data,
+            index=index,
+            pacer=pacer,
+        )
+        return self._make(plan)
 
     async def aclose(self) -> None:
         """Close the connections; streams that still run end with an error. Idempotent."""

@@ -5,17 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from random import random as draw
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
 from streamchat.dispatcher import Dispatcher
 from streamchat.policy import Retry, RetryBudget, Timeout
+from streamchat.protocol.errors import StreamChatError
 from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatRequest
 from streamchat.transport import Transport
 
-__all__ = ["Plan"]
+__all__ = ["Pacer", "Plan"]
+
+
+class Pacer(Protocol):
+    """Who says when a request may be sent; asked for each try."""
+
+    async def before_attempt(self, request: ChatRequest, body: bytes) -> None:
+        """Wait for the turn."""
+        ...
+
+    def on_refusal(self, error: StreamChatError) -> None:
+        """A try has failed, with this."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +51,7 @@ class Plan:
     max_event_bytes: int
     data: Any = None
     index: int | None = None
+    pacer: Pacer | None = None
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     random: Callable[[], float] = draw

@@ -147,10 +147,11 @@ class Run(Listeners, Generic[E, T]):
         return self
 
     async def __anext__(self) -> E:
+        if self._failure is not None:
+            await self._finalise()  # closed by another task, it may wait at an event
+            raise copy.copy(self._failure)
         if self._busy:
             raise two_consumers()
-        if self._failure is not None:
-            raise copy.copy(self._failure)
         if self._is_done:
             raise StopAsyncIteration
         if self._generator is None:
@@ -193,6 +194,10 @@ class Run(Listeners, Generic[E, T]):
         """Stop: close the answer that is read, cancel what runs. Idempotent, from any task."""
         if self._is_done or self._failure is not None:
             return
+        if hasattr(self, "_result") and not self._busy:
+            self._is_done = True  # left at the last event: nothing is missing
+            await self._finalise()
+            return
         self._failure = closed()
         if self._busy:
             # Another task is inside: end what it waits for, and it will end itself.
@@ -200,8 +205,17 @@ class Run(Listeners, Generic[E, T]):
                 task.cancel()
             if self._stream is not None:
                 await self._stream.aclose()
-        elif self._generator is not None:
-            await self._generator.aclose()
+        else:
+            await self._finalise()
+
+    async def _finalise(self) -> None:
+        """End the generator where it waits, unless it runs."""
+        if self._generator is not None and not self._busy:
+            self._busy = True
+            try:
+                await self._generator.aclose()
+            finally:
+                self._busy = False
 
     def text(self) -> AsyncIterator[str]:
         """The text of all answers, piece by piece; handlers hear all events meanwhile."""

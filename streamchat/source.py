@@ -97,6 +97,9 @@ class Source:
         """
         plan = self._plan
         plan.transport.attach(self)
+        # No time of the answer's: its limits begin with the request.
+        if (aborted := await self._wait_for_turn()) is not None:
+            raise aborted
         watchdog = self._watchdog = Watchdog(
             plan.timeout, clock=plan.clock, loop=asyncio.get_running_loop()
         )
@@ -106,6 +109,8 @@ class Source:
             if not isinstance(result, StreamChatError):
                 plan.budget.refund()
                 return result
+            if plan.pacer is not None:
+                plan.pacer.on_refusal(result)
             failure: StreamChatError = self._aborted or result
             delay = retry_delay(
                 plan.retry,
@@ -124,15 +129,22 @@ class Source:
                     delay,
                 )
                 await self._bounded(asyncio.sleep(delay), None)
-                if self._aborted is None:
+                if (aborted := await self._wait_for_turn()) is None:
                     continue
-                failure = self._aborted
+                failure = aborted
             try:
                 raise failure
             finally:
                 # The traceback holds this frame and this source: no cycle through either.
-                del failure, result
+                del failure, result, aborted
                 self._aborted = None
+
+    async def _wait_for_turn(self) -> TransportError | None:
+        """Wait until a try may be sent; why the stream was aborted, if it was."""
+        plan = self._plan
+        if plan.pacer is not None and self._aborted is None:
+            await self._bounded(plan.pacer.before_attempt(plan.request, plan.body), None)
+        return self._aborted
 
     async def _attempt(self, watchdog: Watchdog) -> list[bytes] | StreamChatError:
         """One try, up to its first event; or why it failed."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import re
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from streamchat.dispatcher import Dispatcher
 from streamchat.protocol.errors import ConfigurationError, StructureError
 from streamchat.protocol.events import ContentDelta, Event
 from streamchat.protocol.messages import UserMessage
-from streamchat.protocol.plain import decode_json, encode_json
+from streamchat.protocol.plain import decode_json, is_mapping
 from streamchat.protocol.request import AnyMessage
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.schema import object_schema
@@ -46,7 +47,7 @@ def asking_for_json(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Without such a word a model may write on until its tokens are used up (protocol.md 2.6).
     """
     asked = list(messages)
-    if b"json" in encode_json(asked).lower():
+    if any("json" in text.lower() for message in asked for text in _texts(message)):
         return asked
     if asked[0]["role"] != "system":
         return [{"role": "system", "content": _ASK}, *asked]
@@ -54,6 +55,15 @@ def asking_for_json(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     content = first["content"]
     added = f"{content}\n{_ASK}" if isinstance(content, str) else [*content, _text(_ASK)]
     return [{**first, "content": added}, *asked[1:]]
+
+
+def _texts(message: Mapping[str, Any]) -> list[str]:
+    """The words of a message alone: an image in base64 says ``json`` by chance."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return [content]
+    parts = [part.get("text") for part in content or () if is_mapping(part)]
+    return [text for text in parts if isinstance(text, str)]
 
 
 def _text(text: str) -> dict[str, str]:
@@ -95,6 +105,7 @@ class ParsedAnswer(Run[Event, T]):
     ) -> None:
         super().__init__(dispatchers, data)
         self._start = start
+        self._messages = messages
         self._into = into
         self._repair = repair
         self._growing = _GrowingJson()
@@ -111,8 +122,9 @@ class ParsedAnswer(Run[Event, T]):
     def partial(self) -> Any:
         """What the JSON says so far, as plain data that may lack anything; ``None`` before it begins.
 
-        The text of an unfinished string is there as far as it came. Parsed when asked for: always up
-        to date below 4,096 characters and at the end, at most a sixteenth behind in between.
+        The text of an unfinished string is there as far as it came; an unfinished number is not there
+        yet. Parsed when asked for: always up to date below 4,096 characters and at the end, at most a
+        sixteenth behind in between.
 
         Raises:
             ConfigurationError: the package ``jiter`` is missing (``pip install 'streamchat[partial]'``).
@@ -140,7 +152,7 @@ class ParsedAnswer(Run[Event, T]):
                     await self._told(error)
                     raise
                 self._growing, self._response = _GrowingJson(), None
-                stream = self._ask([*stream.request.messages, response, _complaint(error)])
+                stream = self._ask([*self._messages, response, _complaint(error)])
             else:
                 return
 
@@ -151,26 +163,41 @@ class ParsedAnswer(Run[Event, T]):
         return self._start(messages, first=first, handlers=self._own_handlers)
 
 
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+
+
 class _GrowingJson:
     """JSON text that grows, and what it says so far: linear in the text, however often it is read."""
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self._length = 0
-        self._read_length = 0
+        self._text = ""
+        self._new: list[str] = []
+        self._behind = 0
+        self._in_string = False
+        self._half_escape = ""
         self._value: Any = None
 
     def add(self, event: ContentDelta) -> None:
-        self._pieces.append(event.text)
-        self._length += len(event.text)
+        self._new.append(event.text)
+        self._behind += len(event.text)
 
     def read(self, *, whole: bool) -> Any:
-        behind = self._length - self._read_length
-        if behind and (whole or self._length <= ALWAYS_FRESH or behind * STEP >= self._read_length):
-            text = "".join(self._pieces)
-            self._pieces, self._read_length = [text], self._length
+        length, behind = len(self._text), self._behind
+        if behind and (whole or length + behind <= ALWAYS_FRESH or behind * STEP >= length):
+            new = "".join(self._new)
+            self._text, self._new, self._behind = self._text + new, [], 0
+            self._follow(new)
+            # 12 may be the beginning of 1200.
+            ends_whole = whole or self._in_string
+            text = self._text if ends_whole else self._text.rstrip("+-.0123456789Ee")
             self._value = _read_partly(text, self._value)
         return self._value
+
+    def _follow(self, new: str) -> None:
+        """Whether the text ends inside a string."""
+        unescaped = _ESCAPE.sub("", self._half_escape + new)
+        self._half_escape = "\\" if unescaped.endswith("\\") else ""
+        self._in_string ^= unescaped.count('"') % 2 == 1
 
 
 def _complaint(error: StructureError) -> UserMessage:

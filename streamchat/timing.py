@@ -9,13 +9,13 @@ __all__ = ["Timing"]
 class Timing:
     """When things happened, in seconds from the request; ``None`` for what has not."""
 
-    first_byte: float | None
+    first_byte: float | None = None
     """Status and headers were there."""
-    first_event: float | None
+    first_event: float | None = None
     """The first event was there."""
-    first_text: float | None
+    first_text: float | None = None
     """The first text of the answer was there: the "time to first token"."""
-    longest_gap: float | None
+    longest_gap: float | None = None
     """The longest pause between two arrivals of events."""
-    total: float | None
+    total: float | None = None
     """The answer was complete, or failed."""

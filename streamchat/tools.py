@@ -23,12 +23,12 @@ from streamchat.protocol.messages import (
     Tool,
     ToolCall,
 )
-from streamchat.protocol.plain import is_list, is_mapping
-from streamchat.protocol.request import AnyMessage
+from streamchat.protocol.plain import is_list, is_mapping, repair_surrogates, to_plain
+from streamchat.protocol.request import AnyMessage, plain_messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.schema import Parameters, plain_value
 from streamchat.runs import Run
-from streamchat.signatures import is_async, name_of
+from streamchat.signatures import checked_callable, is_async, name_of
 from streamchat.steps import StepEnd, StepEvent, StepStart, ToolResult
 from streamchat.stream import ChatStream
 
@@ -90,12 +90,14 @@ class FunctionTool(Tool, Generic[P, R]):
             TimeoutError: it took longer than its timeout.
             Exception: whatever the function raises.
         """
+        given, reason = call.parsed, ""
+        arguments: Mapping[str, Any] = {}
         try:
-            arguments = self._reader.read(call.parsed, strict=self._is_strict)
-        except ToolArgumentsError:
-            raise
+            arguments = self._reader.read(given, strict=self._is_strict)
         except ValueError as error:
-            raise ToolArgumentsError(str(error), name=self.name, arguments=call.arguments) from None
+            reason = str(error)
+        if reason:
+            raise ToolArgumentsError(reason, name=self.name, arguments=call.arguments)
         seconds = self._timeout if self._timeout is not None else timeout
         scope = asyncio.timeout(seconds)
         try:
@@ -163,6 +165,9 @@ def tool(
     def make(function: Callable[..., Any]) -> FunctionTool[Any, Any]:
         if not callable(function) or isinstance(function, type):
             raise TypeError(f"tool() takes a function, not {function!r}")
+        if isinstance(function, FunctionTool):
+            raise TypeError(f"{function.name} is a tool already")
+        checked_callable(function, "tool")
         chosen = name if name is not None else getattr(function, "__name__", "")
         if not isinstance(chosen, str) or not _NAME.fullmatch(chosen):
             raise ValueError(
@@ -293,7 +298,8 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
         self._options = options
         # Made now, so that what is wrong with the call is said where it stands; nothing is sent.
         self._first = start(messages, tool_choice=tool_choice, handlers=self._own_handlers)
-        self._messages: list[dict[str, Any]] = list(self._first.request.messages)
+        # The caller's own, and not what middleware made of them: it stands around each request anew.
+        self._messages: list[dict[str, Any]] = list(plain_messages(messages))
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -323,9 +329,10 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
                         results.append(result)
                         self._messages.append(result.message.to_dict())
                         yield await self._heard(result, stream.request)
+            if not results:
+                self._result = response  # before the last event: whoever leaves there has it all
             yield await self._heard(StepEnd(step, response, results), stream.request)
             if not results:
-                self._result = response
                 return
             # A choice forced again would never let the model answer.
             stream, step = (
@@ -369,7 +376,7 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
         except Exception as error:  # noqa: BLE001  # whatever a tool raises is the caller's choice
             failure = error
         try:
-            told = self._tell_model(failure, call)
+            told = repair_surrogates(self._tell_model(failure, call))
             return ToolResult(call, told, exception=failure, seconds=clock() - started)
         finally:
             del failure  # its traceback holds this frame
@@ -407,11 +414,15 @@ def _content(value: Any) -> Result:
     Raises:
         TypeError, ValueError: JSON cannot say it.
     """
+    content: Result
     if isinstance(value, str):
-        return value
-    if is_list(value) and value and all(_is_object(item) for item in value):
-        return [_part(item) for item in value]
-    return [_part(value)]
+        content = value
+    elif is_list(value) and value and all(_is_object(item) for item in value):
+        content = [_part(item) for item in value]
+    else:
+        content = [_part(value)]
+    to_plain(content, "the value")
+    return content
 
 
 def _is_object(value: Any) -> bool:

@@ -41,6 +41,7 @@ from streamchat.protocol.messages import (
 )
 from streamchat.protocol.plain import repair_surrogates
 from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.spans import cited_place
 
 __all__ = ["Accumulator"]
 
@@ -87,7 +88,7 @@ class Accumulator:
         "_citations",
         "_end",
         "_id",
-        "_last_text",
+        "_last",
         "_logprobs",
         "_plan",
         "_started",
@@ -102,7 +103,7 @@ class Accumulator:
         self._calls: dict[int, _Call] = {}
         self._citations: dict[int, Citation] = {}
         self._logprobs: list[LogprobItem] = []
-        self._last_text: _Block | None = None
+        self._last: dict[ContentKind, int] = {}
         self._end: MessageEnd | None = None
         # Half an emoji at the end of a piece, by the text that it belongs to (faults.md F76).
         self._waiting_half: dict[GrowingText, str] = {}
@@ -185,8 +186,7 @@ class Accumulator:
 
     def _open_block(self, index: int, kind: ContentKind, *pieces: str) -> _Block:
         block = self._blocks[index] = _Block(kind, *pieces)
-        if kind == "text":
-            self._last_text = block
+        self._last[kind] = index
         return block
 
     def _content_start(self, event: ContentStart) -> Event:
@@ -282,17 +282,10 @@ class Accumulator:
 
     def _cited(self, citation: Citation) -> GrowingText:
         """The text that a citation's offsets address (protocol.md 3.3): its block, or the plan."""
-        if citation.type == "PLAN":
+        place = cited_place(citation, self._blocks, self._last)
+        if place == "plan":
             return self._plan
-        if citation.content_index is not None and citation.content_index in self._blocks:
-            return self._blocks[citation.content_index]
-        if citation.type == "THINKING_CONTENT":
-            thinking = [block for block in self._blocks.values() if block.kind == "thinking"]
-            return thinking[-1] if thinking else GrowingText()
-        if self._last_text is not None:
-            return self._last_text
-        # 2024 recordings have no type; without a text block only the plan can be meant.
-        return self._plan if citation.type is None else GrowingText()
+        return GrowingText() if place is None else self._blocks[place]
 
     def _message_end(self, event: MessageEnd) -> Event:
         for growing in list(self._waiting_half):

@@ -1,4 +1,4 @@
-"""The answer, whole or so far: ``ChatResponse``; imports the vocabulary only."""
+"""The answer, whole or so far: ``ChatResponse``; imports the vocabulary and its spans only."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from streamchat.protocol.messages import (
     Usage,
 )
 from streamchat.protocol.plain import to_plain
+from streamchat.protocol.spans import CitedKind, CitedSpan, cited_spans
 
 __all__ = ["ChatResponse"]
 
@@ -63,6 +64,23 @@ class ChatResponse:
     def citations(self) -> list[Citation]:
         """The citations, in order of arrival."""
         return self.message.citations
+
+    def cited_spans(self, of: CitedKind = "text") -> list[CitedSpan]:
+        """The text split into plain and cited runs, in order: what a page shows with footnotes.
+
+        There is a boundary wherever a citation starts or ends, and each run names all citations
+        that cover it. The runs' texts joined are :attr:`text`, always: a citation that is empty, or
+        whose own text does not stand at its offsets, marks nothing and stays in :attr:`citations`.
+
+        Args:
+            of: ``"text"`` (the default), ``"thinking"`` or ``"plan"``: each has its own citations.
+                A citation of a text or thinking block addresses the last one of its kind, unless
+                its ``content_index`` names another (protocol.md 3.3).
+
+        Raises:
+            ValueError: ``of`` is something else.
+        """
+        return cited_spans(self.message, of)
 
     def to_dict(self) -> dict[str, Any]:
         """The unary JSON shape as plain data, in wire order; what is empty is left out.

@@ -8,6 +8,7 @@ types, attrs and dataclasses, ``TypedDict``, enums, ``Literal``, ``Optional`` an
 from __future__ import annotations
 
 import enum
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -47,32 +48,40 @@ def _schema(kind: Any, what: str) -> dict[str, Any]:
     definitions: dict[str, Any] = schema.pop("$defs", {})
     recursive: set[str] = set()
 
-    def written_out(node: Any, inside: tuple[str, ...]) -> Any:
-        if is_list(node):
-            return [written_out(item, inside) for item in node]
-        if not is_mapping(node):
-            return node
+    def written_out(node: Mapping[str, Any], inside: tuple[str, ...]) -> dict[str, Any]:
         name = str(node.get("$ref", "")).removeprefix("#/$defs/")
         if name in inside:
             recursive.add(name)
             return dict(node)
-        # A title that is no text is a property of that name.
-        beside = {
-            key: item
-            for key, item in node.items()
-            if key != "$ref" and not (key == "title" and isinstance(item, str))
-        }
-        if is_list(beside.get("enum")) and all(isinstance(item, str) for item in beside["enum"]):
-            beside = {"type": "string", **beside}
+        own = {key: item for key, item in node.items() if key not in ("$ref", "title")}
         if name:
-            beside = {**definitions[name], **beside}
-            return written_out(beside, (*inside, name))
-        return {key: written_out(item, inside) for key, item in beside.items()}
+            return written_out({**definitions[name], **own}, (*inside, name))
+        if is_list(own.get("enum")) and all(isinstance(item, str) for item in own["enum"]):
+            own = {"type": "string", **own}
+        return _with_parts(own, lambda part: written_out(part, inside))
 
-    whole: dict[str, Any] = written_out(schema, ())
-    if recursive:  # a type that holds itself has no end to write out
-        whole["$defs"] = {name: written_out(definitions[name], (name,)) for name in recursive}
-    return whole
+    whole = written_out(schema, ())
+    defined: dict[str, Any] = {}
+    while left := sorted(recursive - defined.keys()):  # a type that holds itself has no end
+        defined |= {name: written_out(definitions[name], (name,)) for name in left}
+    return {**whole, "$defs": defined} if defined else whole
+
+
+def _with_parts(
+    schema: Mapping[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """A schema whose parts that are schemas are changed; its data (a default, say) stays as it is."""
+
+    def changed(key: str, item: Any) -> Any:
+        if key in ("properties", "$defs"):
+            return {name: change(part) for name, part in item.items()}
+        if key in ("anyOf", "prefixItems"):
+            return [change(part) for part in item]
+        if key in ("items", "additionalProperties", "propertyNames") and is_mapping(item):
+            return change(item)
+        return item
+
+    return {key: changed(key, item) for key, item in schema.items()}
 
 
 def object_schema(kind: Any, what: str) -> dict[str, Any]:
@@ -87,40 +96,35 @@ def object_schema(kind: Any, what: str) -> dict[str, Any]:
     if schema.get("type") != "object" or "properties" not in schema:
         name = getattr(kind, "__name__", repr(kind))
         raise TypeError(f"{what} must be an attrs class, a dataclass or a TypedDict, not {name}")
-    _require_something(schema)
-    return schema
+    return _requiring_something(schema)
 
 
-def _require_something(node: Any) -> None:
-    if is_list(node):
-        for item in node:
-            _require_something(item)
-    elif isinstance(node, dict):
-        fields = cast("dict[str, Any]", node)
-        properties = fields.get("properties")
-        if is_mapping(properties) and properties and not fields.get("required"):
-            fields["required"] = list(properties)
-        for item in fields.values():
-            _require_something(item)
+def _requiring_something(schema: Mapping[str, Any]) -> dict[str, Any]:
+    whole = _with_parts(schema, _requiring_something)
+    if whole.get("properties") and not whole.get("required"):
+        whole["required"] = list(whole["properties"])
+    return whole
 
 
 def misfit(value: Any, kind: Any) -> tuple[str, str] | None:
     """Why plain data does not fit a type, and where (a JSON path); ``None`` if it does."""
     try:
-        msgspec.convert(value, kind, strict=True)
-    except msgspec.ValidationError as error:
+        msgspec.convert(value, kind, strict=True, str_keys=True)
+    except Exception as error:  # noqa: BLE001  # a class of the caller's may raise anything
         return _problem(error)
     return None
 
 
-def _problem(error: msgspec.ValidationError) -> tuple[str, str]:
+def _problem(error: Exception) -> tuple[str, str]:
     """What was wrong and where; the value itself is the model's, and is not repeated."""
     said, _, path = str(error).partition(" - at `")
+    if not isinstance(error, msgspec.ValidationError):
+        return "a value that its class refuses", "$"
     if error.__cause__ is not None:
         said = "a value that its class refuses"  # the words of a validator quote it
     elif said.startswith("Invalid enum value"):
         said = "Invalid enum value"
-    return said, path.rstrip("`") or "$"
+    return said, path.rpartition("` in `")[2].rstrip("`") or "$"
 
 
 # --- a function's parameters ---------------------------------------------------------------------
@@ -144,19 +148,27 @@ class Parameters:
             TypeError: a parameter without a type, ``*args``, ``**kwargs``, a positional-only one, or
                 a type that JSON cannot say; ``name`` is how the message calls the function.
         """
+        inner, filled = _inside_partial(function)
         try:
-            hints = get_type_hints(function, include_extras=True)
+            hints = get_type_hints(inner, include_extras=True)
+            parameters = {
+                name: each
+                for name, each in inspect.signature(function).parameters.items()
+                if name not in filled
+            }
         except NameError as error:
             raise TypeError(
                 f"tool {name} has an annotation that means nothing here: {error.name!r} must be "
                 "importable where the function is defined"
             ) from None
-        parameters = inspect.signature(function).parameters
-        description, words = _read_docstring(inspect.getdoc(function) or "", tuple(parameters))
+        except (AttributeError, SyntaxError, TypeError, ValueError) as error:
+            raise TypeError(f"tool {name} has a signature that cannot be read: {error}") from None
+        description, words = _read_docstring(inspect.getdoc(inner) or "", tuple(parameters))
         fields: list[Any] = []
         defaults: dict[str, Any] = {}
         for each in parameters.values():
-            if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
+            by_name = each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+            if not by_name or each.name.startswith("__"):
                 raise TypeError(
                     f"tool {name} takes {each}: a model passes arguments by name, each of which must "
                     "be declared"
@@ -167,6 +179,8 @@ class Parameters:
                     f"{each.name}: str, for example"
                 )
             kind = hints[each.name]
+            if each.default is None:
+                kind = kind | None  # `units: str = None`: a model that reads of the null may send it
             if each.default is each.empty:
                 fields.append((each.name, kind))
             else:
@@ -204,12 +218,25 @@ class Parameters:
                     f"unknown argument {unknown[0][:64]!r}; there are {', '.join(names)}"
                 )
         try:
-            read = msgspec.convert(arguments, self._struct, strict=strict)
-        except msgspec.ValidationError as error:
+            read = msgspec.convert(arguments, self._struct, strict=strict, str_keys=True)
+        except Exception as error:  # noqa: BLE001  # a class of the caller's may raise anything
             reason, path = _problem(error)
-            raise ValueError(f"{reason} (at {path})") from None
-        values = {each: getattr(read, each) for each in names}
-        return {each: value for each, value in values.items() if value is not _Absent.ABSENT}
+        else:
+            values = {each: getattr(read, each) for each in names}
+            return {each: value for each, value in values.items() if value is not _Absent.ABSENT}
+        raise ValueError(f"{reason} (at {path})")
+
+
+def _inside_partial(function: Callable[..., Any]) -> tuple[Callable[..., Any], set[str]]:
+    """What has the annotations and the docstring; and which arguments are given already, so that
+    they are no business of the model."""
+    filled: set[str] = set()
+    while isinstance(function, functools.partial):
+        filled |= function.keywords.keys()
+        function = function.func
+    if not inspect.isroutine(function):
+        function = function.__call__
+    return function, filled
 
 
 def _annotated_text(hint: Any) -> str:

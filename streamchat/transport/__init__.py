@@ -202,6 +202,13 @@ class Transport:
         self._leave_parent()
         self._users.add(user)
 
+    @property
+    def max_connections(self) -> int:
+        """How many streams can be open at once; 0 for no limit."""
+        if self._own_session is not None and self._own_session.connector is not None:
+            return self._own_session.connector.limit
+        return self._max_connections
+
     async def aclose(self) -> None:
         """End running streams with an error each, and close this loop's session. Idempotent."""
         self._leave_parent()

@@ -22,15 +22,17 @@ TIERS: list[set[str]] = [
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
+    {"protocol.spans", "protocol.schema"},
     {"protocol.response", "protocol.structure", "protocol.wire"},
     {"protocol.events", "protocol.request"},
     {"protocol.codec"},
     {"protocol.accumulator"},
     {"protocol.reader"},
     {"protocol"},
+    {"conversation"},
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
-    {"policy", "credentials", "views", "context", "signatures", "steps"},
+    {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
     {"routes"},
     {"dispatcher"},
     {"watchdog", "transport"},
@@ -39,6 +41,7 @@ TIERS: list[set[str]] = [
     {"stream"},
     # Several streams as one: tool runs, structured answers.
     {"middleware", "runs"},
+    {"tools", "structured", "fanout"},
     {"client"},
     {"streamchat"},
     # What is built on it.
@@ -64,6 +67,7 @@ OPTIONAL = {
     "rich": ("streamchat.cli",),
     "uvloop": ("streamchat.cli", "streamchat.__main__"),
     "cattrs": ("streamchat.protocol.structure",),
+    "jiter": ("streamchat.structured",),
     "msgspec": ("streamchat.protocol",),
 }
 """A package to the rooms that may know it."""

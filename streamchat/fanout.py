@@ -1,0 +1,426 @@
+"""Many requests: lazily taken, so many at once, results as they complete or in order: ``FanOut``.
+
+The flow::
+
+    requests -> feeder (one task) -> a task each, one stream each -> finished -> your ``async for``
+
+The feeder takes a request when there is room for it, and a result that nobody has taken yet takes room
+like a request that runs: so memory is bounded by ``concurrency``, and a slow consumer slows it down.
+Tasks know the engine, never the ``FanOut``: one that is dropped cancels what runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, cast
+
+import attrs
+
+from streamchat.limiter import AdaptiveConcurrency, Limiter, Permit, estimate_tokens
+from streamchat.plan import Pacer
+from streamchat.protocol.errors import ConnectError, RateLimitError, StreamChatError
+from streamchat.protocol.messages import Usage
+from streamchat.protocol.plain import is_list, is_mapping
+from streamchat.protocol.request import ChatRequest, Messages
+from streamchat.protocol.response import ChatResponse
+from streamchat.refusal import two_consumers
+from streamchat.stream import ChatStream
+from streamchat.timing import Timing
+
+__all__ = ["FanOut", "FanOutResult", "OnError", "Request", "Requests"]
+
+Request = Messages | Mapping[str, Any]
+"""A ``str``, a list of messages, or a dict of ``chat_stream`` keywords, ``messages`` among them."""
+Requests = Iterable[Request] | AsyncIterable[Request]
+OnError = Literal["return", "raise"]
+
+DEFAULT_PAUSE = 1.0
+"""Seconds that everybody pauses after a 429 that says nothing of how long."""
+
+
+@attrs.frozen(kw_only=True)
+class FanOutResult:
+    """What became of one request."""
+
+    index: int
+    """Its position among the requests, from 0."""
+    request: Request = attrs.field(repr=False)
+    """As it was given."""
+    response: ChatResponse | None = attrs.field(default=None, repr=False)
+    """The answer; ``None`` if there is none."""
+    error: Exception | None = None
+    """Why there is none; what had arrived is in its ``partial``."""
+    attempts: int = 0
+    """How many times it was sent; 0 if it was not."""
+    timing: Timing = attrs.field(default=Timing())
+    """Seconds from its first request, as far as they are known."""
+    data: Any = attrs.field(default=None, repr=False)
+    """What was given as ``data``, with the request or for all."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is an answer."""
+        return self.response is not None
+
+
+class Start(Protocol):
+    """How a request becomes a stream; raises what ``chat_stream`` raises."""
+
+    def __call__(
+        self, keywords: Mapping[str, Any], /, *, index: int, pacer: Pacer | None
+    ) -> ChatStream: ...
+
+
+@attrs.frozen(kw_only=True)
+class FanOutOptions:
+    """How a fan-out runs.
+
+    Raises:
+        TypeError, ValueError: a value that means nothing; it is named.
+    """
+
+    concurrency: int
+    is_ordered: bool
+    limiter: Limiter | None
+    on_error: OnError
+    is_adaptive: bool
+    clock: Callable[[], float] = time.monotonic
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.concurrency, bool) or not isinstance(self.concurrency, int):
+            raise TypeError(f"concurrency must be an int, not {type(self.concurrency).__name__}")
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+        if self.limiter is not None and not isinstance(self.limiter, Limiter):
+            raise TypeError(
+                f"limiter must be a Limiter, not {type(self.limiter).__name__}: "
+                "limiter=Limiter(rpm=500)"
+            )
+        if self.on_error not in ("return", "raise"):
+            raise ValueError(f'on_error must be "return" or "raise", not {self.on_error!r}')
+
+
+class FanOut:
+    """Many answers, as they complete. Made by :meth:`streamchat.Client.fan_out`.
+
+    ::
+
+        async for result in client.fan_out(prompts, concurrency=64):
+            print(result.index, result.response.text if result.ok else result.error)
+
+    Nothing is taken and nothing sent before it is iterated. One consumer at a time. Leaving early,
+    by ``break``, :meth:`aclose` or the end of an ``async with``, cancels what runs.
+
+    Raises (while it is iterated): what the requests' own iterator raises, after the results of what it
+    gave before; with ``on_error="raise"`` the first failure, with a note that names the request.
+    """
+
+    def __init__(self, start: Start, requests: Requests, options: FanOutOptions) -> None:
+        self._engine = _Engine(start, _source(requests), options)
+        self._busy = False
+
+    @property
+    def running(self) -> int:
+        """How many requests are taken and not finished: running, or waiting for their turn."""
+        return self._engine.running
+
+    @property
+    def taken(self) -> int:
+        """How many requests were taken so far."""
+        return self._engine.taken
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> FanOutResult:
+        if self._busy:
+            raise two_consumers()
+        self._busy = True
+        try:
+            return await self._engine.next()
+        finally:
+            self._busy = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what runs and wait until it has ended; iterating then ends. Idempotent."""
+        await self._engine.aclose()
+
+    def __del__(self) -> None:
+        engine: _Engine | None = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.cancel()
+
+    def __repr__(self) -> str:
+        return f"<FanOut taken={self.taken} running={self.running}>"
+
+
+class _Engine:
+    """What runs behind a fan-out."""
+
+    def __init__(
+        self, start: Start, source: Callable[[], AsyncIterator[Request]], options: FanOutOptions
+    ) -> None:
+        self._start = start
+        self._source = source
+        self.options = options
+        self._most = options.concurrency
+        """How many may run; fewer once the process has run out of descriptors."""
+        self.adaptive = AdaptiveConcurrency(options.concurrency) if options.is_adaptive else None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._finished: deque[FanOutResult] = deque()
+        self._early: dict[int, FanOutResult] = {}
+        self._handed_out = 0
+        self._room = asyncio.Event()
+        self._news = asyncio.Event()
+        self._is_over = False
+        self._failure: BaseException | None = None
+        self.taken = 0
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    # --- the consumer's side ---------------------------------------------------------------------
+
+    async def next(self) -> FanOutResult:
+        if self._feeder is None and not self._is_over:
+            self._loop = asyncio.get_running_loop()
+            self._feeder = asyncio.ensure_future(self._feed())
+        while not self._finished:
+            if self._is_over and not self._tasks:
+                failure, self._failure = self._failure, None
+                if failure is not None:
+                    raise failure
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        result = self._finished.popleft()
+        self._handed_out += 1
+        self._room.set()
+        if result.error is not None and self.options.on_error == "raise":
+            await self.aclose()
+            result.error.add_note(f"raised by request {result.index} of the fan-out")
+            raise result.error
+        return result
+
+    def cancel(self) -> None:
+        """Let everything end that runs; from any thread."""
+        loop, self._is_over = self._loop, True
+        is_running = bool(self._tasks) or (self._feeder is not None and not self._feeder.done())
+        if loop is not None and is_running and not loop.is_closed():
+            loop.call_soon_threadsafe(self._cancel_tasks)
+
+    def _cancel_tasks(self) -> None:
+        if self._feeder is not None:
+            self._feeder.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._news.set()
+
+    async def aclose(self) -> None:
+        self._is_over = True
+        self._cancel_tasks()
+        running = [*self._tasks, *([self._feeder] if self._feeder is not None else [])]
+        if running:
+            await asyncio.wait(running)
+        self._finished.clear()
+        self._early.clear()
+        self._failure = None
+
+    # --- the feeder ------------------------------------------------------------------------------
+
+    async def _feed(self) -> None:
+        """Take requests while there is room, and start them."""
+        requests: AsyncIterator[Request] | None = None
+        try:
+            requests = self._source()
+            while True:
+                while not self._has_room():
+                    self._room.clear()
+                    await self._room.wait()
+                try:
+                    request = await anext(requests)
+                except StopAsyncIteration:
+                    break
+                task = asyncio.ensure_future(self._one(self.taken, request))
+                self.taken += 1
+                self._tasks.add(task)
+                task.add_done_callback(self._on_done)
+                # A plain iterable never waits: those that run are to have their turn all the same.
+                await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001  # the iterator's own, raised to who iterates
+            self._failure = error
+        finally:
+            self._is_over = True
+            self._news.set()
+            close = getattr(requests, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _has_room(self) -> bool:
+        if self.taken - self._handed_out >= self.options.concurrency:
+            return False
+        adaptive = self.adaptive.limit if self.adaptive is not None else self._most
+        return len(self._tasks) < min(adaptive, self._most)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error  # a bug of ours, or an exit
+            self._is_over = True
+        self._room.set()
+        self._news.set()
+
+    # --- one request -----------------------------------------------------------------------------
+
+    async def _one(self, index: int, request: Request) -> None:
+        stream: ChatStream | None = None
+        turn = _Turn(self)
+        response: ChatResponse | None = None
+        failure: Exception | None = None
+        data: Any = None
+        try:
+            keywords = _keywords(request)
+            data = keywords.get("data")
+            stream = self._start(keywords, index=index, pacer=turn)
+            response = await stream
+        except Exception as error:  # noqa: BLE001  # each request ends as a result
+            failure = error
+        if self.adaptive is not None and response is not None:
+            self.adaptive.on_success()
+        if isinstance(failure, ConnectError) and failure.kind == "resources":
+            # Else every further request would fail at once, as fast as they can be taken.
+            self._most = max(1, min(self._most, len(self._tasks) - 1))
+        turn.settle(response)
+        self._finish(
+            FanOutResult(
+                index=index,
+                request=request,
+                response=response,
+                error=failure,
+                attempts=stream.attempts if stream is not None else 0,
+                timing=stream.timing if stream is not None else Timing(),
+                data=data,
+            )
+        )
+        del failure  # its traceback holds this frame
+
+    def _finish(self, result: FanOutResult) -> None:
+        if not self.options.is_ordered:
+            self._finished.append(result)
+            return
+        self._early[result.index] = result
+        due = self._handed_out + len(self._finished)
+        while due in self._early:
+            self._finished.append(self._early.pop(due))
+            due += 1
+
+
+class _Turn(Pacer):
+    """One request's turns at the limiter, one for each try."""
+
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+        self._permit: Permit | None = None
+        self._sent_at = 0.0
+
+    async def before_attempt(self, request: ChatRequest, body: bytes) -> None:
+        options = self._engine.options
+        if options.limiter is not None:
+            self._settle(0)  # a try that failed took no tokens
+            permit = options.limiter.admit(estimate_tokens(body, request.max_tokens))
+            async with permit:
+                self._permit = permit
+        self._sent_at = options.clock()
+
+    def on_refusal(self, error: StreamChatError) -> None:
+        if not isinstance(error, RateLimitError):
+            return
+        options, adaptive = self._engine.options, self._engine.adaptive
+        if options.limiter is not None:
+            seconds = error.retry_after
+            options.limiter.pause(DEFAULT_PAUSE if seconds is None else seconds)
+        if adaptive is not None:
+            adaptive.on_rate_limit(self._sent_at, options.clock())
+
+    def settle(self, response: ChatResponse | None) -> None:
+        """Tell what it took, if the server has said."""
+        used = _tokens(response.usage) if response is not None else None
+        if used is not None:
+            self._settle(used)
+
+    def _settle(self, used: float) -> None:
+        if self._permit is not None:
+            self._permit.settle(used)
+            self._permit = None
+
+
+def _tokens(usage: Usage) -> float | None:
+    """What counts against a limit a minute; ``None`` where the server did not say."""
+    for counts in (usage.tokens, usage.billed_units):
+        if counts.input_tokens is not None or counts.output_tokens is not None:
+            return (counts.input_tokens or 0) + (counts.output_tokens or 0)
+    return None
+
+
+def _keywords(request: Any) -> Mapping[str, Any]:
+    """The arguments of ``chat_stream`` that a request stands for."""
+    if isinstance(request, str) or is_list(request):
+        return {"messages": request}
+    if is_mapping(request):
+        if "messages" not in request:
+            raise ValueError(
+                'a request must have "messages", like the keywords of chat_stream; it has '
+                + ", ".join(sorted(str(name)[:40] for name in list(request)[:8]))
+            )
+        return request
+    raise TypeError(
+        f"a request must be a str, a list of messages or a dict, not {type(request).__name__}"
+    )
+
+
+def _source(requests: Any) -> Callable[[], AsyncIterator[Request]]:
+    """The requests, one by one, whatever they come from.
+
+    Raises:
+        TypeError: nothing to iterate over.
+    """
+    if hasattr(requests, "__aiter__"):
+        return lambda: aiter(cast("AsyncIterable[Request]", requests))
+    if isinstance(requests, str) or is_mapping(requests) or not hasattr(requests, "__iter__"):
+        raise TypeError(
+            f"requests must be a list or another iterable of requests, not {type(requests).__name__}"
+        )
+    return lambda: _Sync(iter(cast("Iterable[Request]", requests)))
+
+
+class _Sync:
+    """A plain iterator, asked like an asynchronous one."""
+
+    def __init__(self, items: Iterator[Request]) -> None:
+        self._items = items
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Request:
+        for item in self._items:
+            return item
+        raise StopAsyncIteration
