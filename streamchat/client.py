@@ -167,6 +167,7 @@ class Client(Listeners):
             TypeError, ValueError: an argument that is unknown, of the wrong type, or that no server
                 accepts; it is named.
         """
+        headers = hidden(headers)  # first: a traceback shows local variables
         return self._stream(
             messages,
             model=model,
@@ -174,7 +175,7 @@ class Client(Listeners):
             data=data,
             timeout=timeout,
             retry=retry,
-            headers=hidden(headers),  # a traceback shows local variables
+            headers=headers,
             **options,
         )
 

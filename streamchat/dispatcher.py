@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
@@ -93,7 +93,7 @@ EventMiddleware = (
     | Callable[[Any, Context], "Changed | Awaitable[Changed]"]
 )
 """See :meth:`Listeners.event_middleware`."""
-Changed = Event | Iterable[Event] | None
+Changed = Event | list[Event] | tuple[Event, ...] | None
 """What becomes of an event: itself or another, several, or nothing."""
 
 
@@ -221,7 +221,11 @@ class Listeners:
                 raise TypeError(f"on() takes event classes, not {event_class!r}")
         return _BoundOn(self.add, types)
 
-    def on_error(self, *types: type[X]) -> _ErrorDecorator[X]:
+    @overload
+    def on_error(self) -> _ErrorDecorator[Exception]: ...
+    @overload
+    def on_error(self, *types: type[X]) -> _ErrorDecorator[X]: ...
+    def on_error(self, *types: type[Any]) -> _ErrorDecorator[Any]:
         """Failures of these classes (``Exception`` if none is named), of handlers and of the stream.
 
         The handler takes ``(error)`` or ``(error, ctx)``. If it returns ``True`` for a handler's

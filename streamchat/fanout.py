@@ -12,6 +12,7 @@ Tasks know the engine, never the ``FanOut``: one that is dropped cancels what ru
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any, Literal, Protocol, Self, cast
 
 import attrs
 
+from streamchat.credentials import hidden
 from streamchat.limiter import AdaptiveConcurrency, Limiter, Permit, estimate_tokens
 from streamchat.plan import Pacer
 from streamchat.protocol.errors import ConnectError, RateLimitError, StreamChatError
@@ -88,6 +90,8 @@ class FanOutOptions:
     limiter: Limiter | None
     on_error: OnError
     is_adaptive: bool
+    data: Any = attrs.field(default=None, repr=False)
+    """Of requests that have none of their own."""
     clock: Callable[[], float] = time.monotonic
 
     def __attrs_post_init__(self) -> None:
@@ -102,6 +106,14 @@ class FanOutOptions:
             )
         if self.on_error not in ("return", "raise"):
             raise ValueError(f'on_error must be "return" or "raise", not {self.on_error!r}')
+
+
+@attrs.frozen
+class _Item:
+    """A request and its position; a traceback shows local variables, and this shows no headers."""
+
+    index: int
+    request: Any = attrs.field(repr=False)
 
 
 class FanOut:
@@ -189,7 +201,8 @@ class _Engine:
         self._handed_out = 0
         self._room = asyncio.Event()
         self._news = asyncio.Event()
-        self._is_over = False
+        self._is_closing = False
+        """Whether tasks are cancelled by us."""
         self._failure: BaseException | None = None
         self.taken = 0
 
@@ -200,15 +213,17 @@ class _Engine:
     # --- the consumer's side ---------------------------------------------------------------------
 
     async def next(self) -> FanOutResult:
-        if self._feeder is None and not self._is_over:
+        if self._feeder is None and not self._is_closing:
             self._loop = asyncio.get_running_loop()
             self._feeder = asyncio.ensure_future(self._feed())
+            self._feeder.add_done_callback(lambda _: self._news.set())
         while not self._finished:
-            if self._is_over and not self._tasks:
-                failure, self._failure = self._failure, None
-                if failure is not None:
+            if not self._is_running():
+                failure, self._failure = self._failure or StopAsyncIteration(), None
+                try:
                     raise failure
-                raise StopAsyncIteration
+                finally:
+                    del failure  # its traceback holds this frame
             self._news.clear()
             await self._news.wait()
         result = self._finished.popleft()
@@ -217,14 +232,19 @@ class _Engine:
         if result.error is not None and self.options.on_error == "raise":
             await self.aclose()
             result.error.add_note(f"raised by request {result.index} of the fan-out")
-            raise result.error
+            try:
+                raise result.error
+            finally:
+                del result  # it holds the error, whose traceback holds this frame
         return result
+
+    def _is_running(self) -> bool:
+        return bool(self._tasks) or (self._feeder is not None and not self._feeder.done())
 
     def cancel(self) -> None:
         """Let everything end that runs; from any thread."""
-        loop, self._is_over = self._loop, True
-        is_running = bool(self._tasks) or (self._feeder is not None and not self._feeder.done())
-        if loop is not None and is_running and not loop.is_closed():
+        loop, self._is_closing = self._loop, True
+        if loop is not None and self._is_running() and not loop.is_closed():
             loop.call_soon_threadsafe(self._cancel_tasks)
 
     def _cancel_tasks(self) -> None:
@@ -235,7 +255,7 @@ class _Engine:
         self._news.set()
 
     async def aclose(self) -> None:
-        self._is_over = True
+        self._is_closing = True
         self._cancel_tasks()
         running = [*self._tasks, *([self._feeder] if self._feeder is not None else [])]
         if running:
@@ -247,32 +267,32 @@ class _Engine:
     # --- the feeder ------------------------------------------------------------------------------
 
     async def _feed(self) -> None:
-        """Take requests while there is room, and start them."""
-        requests: AsyncIterator[Request] | None = None
+        """Take requests while there is room, and start them; what goes wrong is for the consumer."""
         try:
             requests = self._source()
-            while True:
-                while not self._has_room():
-                    self._room.clear()
-                    await self._room.wait()
-                try:
-                    request = await anext(requests)
-                except StopAsyncIteration:
-                    break
-                task = asyncio.ensure_future(self._one(self.taken, request))
-                self.taken += 1
-                self._tasks.add(task)
-                task.add_done_callback(self._on_done)
-                # A plain iterable never waits: those that run are to have their turn all the same.
-                await asyncio.sleep(0)
-        except Exception as error:  # noqa: BLE001  # the iterator's own, raised to who iterates
+            try:
+                while True:
+                    while not self._has_room():
+                        self._room.clear()
+                        await self._room.wait()
+                    try:
+                        item = _Item(self.taken, await anext(requests))
+                    except StopAsyncIteration:
+                        break
+                    self.taken += 1
+                    task = asyncio.ensure_future(self._one(item))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._on_done)
+                    # A plain iterable never waits: those that run are to have their turn all the same.
+                    await asyncio.sleep(0)
+            finally:
+                close = getattr(requests, "aclose", None)
+                if close is not None:
+                    await close()
+        except (Exception, asyncio.CancelledError) as error:
+            if self._is_closing:
+                raise  # nobody iterates any more: what is no cancellation is for the loop's handler
             self._failure = error
-        finally:
-            self._is_over = True
-            self._news.set()
-            close = getattr(requests, "aclose", None)
-            if close is not None:
-                await close()
 
     def _has_room(self) -> bool:
         if self.taken - self._handed_out >= self.options.concurrency:
@@ -284,23 +304,24 @@ class _Engine:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = self._failure or error  # a bug of ours, or an exit
-            self._is_over = True
+            self._is_closing = True
+            self._cancel_tasks()
         self._room.set()
         self._news.set()
 
     # --- one request -----------------------------------------------------------------------------
 
-    async def _one(self, index: int, request: Request) -> None:
+    async def _one(self, item: _Item) -> None:
         stream: ChatStream | None = None
         turn = _Turn(self)
         response: ChatResponse | None = None
         failure: Exception | None = None
-        data: Any = None
+        data = self.options.data
         try:
-            keywords = _keywords(request)
-            data = keywords.get("data")
-            stream = self._start(keywords, index=index, pacer=turn)
-            response = await stream
+            keywords = _keywords(item)
+            data = keywords.get("data", data)
+            stream = self._start(keywords, index=item.index, pacer=turn)
+            response = await self._answer(stream)
         except Exception as error:  # noqa: BLE001  # each request ends as a result
             failure = error
         if self.adaptive is not None and response is not None:
@@ -311,8 +332,8 @@ class _Engine:
         turn.settle(response)
         self._finish(
             FanOutResult(
-                index=index,
-                request=request,
+                index=item.index,
+                request=item.request,
                 response=response,
                 error=failure,
                 attempts=stream.attempts if stream is not None else 0,
@@ -321,6 +342,16 @@ class _Engine:
             )
         )
         del failure  # its traceback holds this frame
+
+    async def _answer(self, stream: ChatStream) -> ChatResponse:
+        try:
+            return await stream
+        except asyncio.CancelledError:
+            if self._is_closing:
+                raise
+        # Not by us: a handler waited for something that was cancelled. It is this request's end alone,
+        # and the stream says again how it ended.
+        return await stream
 
     def _finish(self, result: FanOutResult) -> None:
         if not self.options.is_ordered:
@@ -373,27 +404,32 @@ class _Turn(Pacer):
 
 
 def _tokens(usage: Usage) -> float | None:
-    """What counts against a limit a minute; ``None`` where the server did not say."""
+    """What counts against a limit a minute; ``None`` where the server did not say, or nonsense."""
     for counts in (usage.tokens, usage.billed_units):
         if counts.input_tokens is not None or counts.output_tokens is not None:
-            return (counts.input_tokens or 0) + (counts.output_tokens or 0)
+            used = (counts.input_tokens or 0) + (counts.output_tokens or 0)
+            return used if 0 <= used < math.inf else None
     return None
 
 
-def _keywords(request: Any) -> Mapping[str, Any]:
+def _keywords(item: _Item) -> Mapping[str, Any]:
     """The arguments of ``chat_stream`` that a request stands for."""
-    if isinstance(request, str) or is_list(request):
-        return {"messages": request}
-    if is_mapping(request):
-        if "messages" not in request:
-            raise ValueError(
-                'a request must have "messages", like the keywords of chat_stream; it has '
-                + ", ".join(sorted(str(name)[:40] for name in list(request)[:8]))
-            )
-        return request
-    raise TypeError(
-        f"a request must be a str, a list of messages or a dict, not {type(request).__name__}"
-    )
+    if isinstance(item.request, str) or is_list(item.request):
+        return {"messages": item.request}
+    if not is_mapping(item.request):
+        raise TypeError(
+            "a request must be a str, a list of messages or a dict, "
+            f"not {type(item.request).__name__}"
+        )
+    keywords: dict[str, Any] = {**item.request}
+    if "headers" in keywords:
+        keywords["headers"] = hidden(keywords["headers"])  # a traceback shows local variables
+    if "messages" not in keywords:
+        raise ValueError(
+            'a request must have "messages", like the keywords of chat_stream; it has '
+            + ", ".join(sorted(str(name)[:40] for name in list(keywords)[:8]))
+        )
+    return keywords
 
 
 def _source(requests: Any) -> Callable[[], AsyncIterator[Request]]:

@@ -72,15 +72,17 @@ def _around(
         def send(
             request: ChatRequest, /, *, headers: Mapping[str, str] | None = None
         ) -> ChatStream:
+            headers = hidden(headers)  # first: a traceback shows local variables
             if not isinstance(request, ChatRequest):
                 raise TypeError(
                     f"middleware {name_of(function)} sent a {type(request).__name__} on, "
                     "not a ChatRequest"
                 )
-            headers = checked_headers(hidden(headers))  # a traceback shows local variables
-            return inner(
-                attrs.evolve(plan, request=request, headers=merged_headers(plan.headers, headers))
-            )
+            headers = checked_headers(headers)
+            if not headers and request is plan.request:
+                return inner(plan)  # nothing changed: the body is not encoded again
+            merged = merged_headers(plan.headers, headers)
+            return inner(attrs.evolve(plan, request=request, headers=merged))
 
         stream = function(plan.request, send)
         if not isinstance(stream, ChatStream):

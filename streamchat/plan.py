@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from random import random as draw
 from typing import Any, Protocol
 
@@ -37,12 +38,6 @@ class Plan:
 
     transport: Transport
     request: ChatRequest
-    body: bytes = attrs.field(
-        init=False,
-        repr=False,
-        default=attrs.Factory(lambda plan: encode_json(plan.request.to_dict()), takes_self=True),
-    )
-    """The request as it is sent; another plan with another request makes its own."""
     headers: Mapping[str, str]
     dispatchers: tuple[Dispatcher, ...]
     timeout: Timeout
@@ -55,3 +50,8 @@ class Plan:
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     random: Callable[[], float] = draw
+
+    @cached_property
+    def body(self) -> bytes:
+        """The request as it is sent."""
+        return encode_json(self.request.to_dict())

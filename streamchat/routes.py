@@ -14,7 +14,7 @@ from typing import Any, Literal
 import attrs
 
 from streamchat.context import Context
-from streamchat.protocol.events import EVENT_CLASSES, UnknownEvent
+from streamchat.protocol.events import EVENT_CLASSES, UnknownEvent, carry_over
 from streamchat.protocol.plain import is_list
 from streamchat.signatures import name_of
 from streamchat.steps import STEP_CLASSES
@@ -96,9 +96,13 @@ class Routes:
             for each in given:
                 try:
                     result = call(each)
-                    if inspect.isawaitable(result):
-                        result = await result
-                    events += self._checked(result, registration)
+                    if type(result) not in _EVENTS:  # as it nearly always is
+                        if inspect.isawaitable(result):
+                            result = await result
+                        events += self._checked(result, each, registration)
+                    else:
+                        carry_over(each, result)
+                        events.append(result)
                 except Exception as error:  # noqa: BLE001  # raised again below
                     failure = await self.judge(error, registration, each)
                     if failure is not None:
@@ -109,32 +113,33 @@ class Routes:
                     events.append(each)
         return events
 
-    def _checked(self, result: Any, registration: Registration) -> Sequence[Any]:
+    def _checked(self, result: Any, given: Any, registration: Registration) -> Sequence[Any]:
         if result is None:
             return ()
         events: Sequence[Any] = result if is_list(result) else (result,)
         for event in events:
-            if type(event) not in self.events:
+            if type(event) not in _EVENTS:
                 raise TypeError(
                     f"event middleware {registration.name} returned a {type(event).__name__}; it "
                     "must return an event, a list of events, or None to drop it"
                 )
+            carry_over(given, event)
         return events
 
     async def judge(
         self, error: Exception, registration: Registration, event: Any
     ) -> Exception | None:
         """What to raise for a handler's failure; ``None`` if ``on_error`` takes it upon itself."""
+        error = _no_stop(error, registration)
         error.add_note(
             f"raised by {registration.role} {registration.name} for a {event.type} event"
         )
-        if isinstance(error, StopAsyncIteration):
-            # It would end the consumer's `async for` as if the answer were complete.
-            error = RuntimeError(
-                f"{registration.role} {registration.name} raised StopAsyncIteration"
-            )
-        if await self.tell(error):
-            return None
+        try:
+            if await self.tell(error):
+                return None
+        except Exception as failure:
+            self._raised = failure
+            raise
         self._raised = error
         return error
 
@@ -154,11 +159,25 @@ class Routes:
                 result = call(error)
                 if is_async or inspect.isawaitable(result):
                     result = await result
-            except Exception as failure:
+            except Exception as error_of_its_own:  # noqa: BLE001  # raised here, or a better one
+                failure = _no_stop(error_of_its_own, registration)
                 failure.add_note(f"raised by {registration.role} {registration.name}")
-                raise
+                try:
+                    raise failure
+                finally:
+                    del failure  # its traceback holds this frame
             recovered = recovered or result is True
         return recovered
+
+
+def _no_stop(error: Exception, registration: Registration) -> Exception:
+    """An error that does not end the consumer's ``async for`` as if the answer were complete."""
+    if not isinstance(error, StopAsyncIteration | StopIteration):
+        return error
+    return RuntimeError(f"{registration.role} {registration.name} raised {type(error).__name__}")
+
+
+_EVENTS = frozenset(ALL_EVENTS)
 
 
 def compile_routes(registrations: Iterable[Registration], context: Context) -> Routes:

@@ -163,6 +163,8 @@ class Run(Listeners, Generic[E, T]):
             self._is_done = True
             raise
         except BaseException as error:
+            if self._routes is not None:
+                self._routes.was_raised(error)
             # A copy: the original's traceback holds this run, and both would wait for the collector.
             if self._failure is None:
                 own = isinstance(error, StreamChatError)

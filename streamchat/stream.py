@@ -98,6 +98,7 @@ class ChatStream(Listeners):
     )
 
     def __init__(self, plan: Plan) -> None:
+        _ = plan.body  # what cannot be sent is said now
         self._plan = plan
         self._dispatcher = Dispatcher()
         self._context = Context(weakref.ref(self), plan.request, plan.data, plan.index)
@@ -302,13 +303,13 @@ class ChatStream(Listeners):
         self._raw = True
         try:
             while True:
-                for block in self._blocks:
+                for block in self._unchanged if self._is_changing else self._blocks:
                     frame = self._source.reader.read_frame(block)
                     if frame is not None:
                         return frame
                 if type(self._outcome) is StreamChatError:
                     break  # complete, and read as raw frames: the error is for who wants an answer
-                if not await self._more():
+                if not await self._more(raw=True):
                     break
         except BaseException as error:
             await self._fail(error)
@@ -317,17 +318,20 @@ class ChatStream(Listeners):
 
     # --- the pump --------------------------------------------------------------------------------
 
-    async def _more(self) -> bool:
-        """Get what comes next into ``_blocks``; ``False`` when the stream has ended."""
+    async def _more(self, *, raw: bool = False) -> bool:
+        """Get what comes next into ``_blocks``; ``False`` when the stream has ended.
+
+        With event middleware that is the next event, and blocks wait in ``_unchanged``.
+        """
         self._busy = True
         try:
-            if self._is_changing and await self._change():
+            if self._is_changing and not raw and await self._change():
                 return True
             while await self._receive():
                 if not self._is_changing:
                     return True
                 self._unchanged, self._blocks = self._blocks, _NO_BLOCKS
-                if await self._change():
+                if raw or await self._change():
                     return True
             return False
         finally:
@@ -369,7 +373,7 @@ class ChatStream(Listeners):
     def _route(self) -> None:
         """The first event comes: from here on, handlers and middleware are fixed."""
         routes = self._freeze()
-        if routes.middleware and not self._raw:
+        if routes.middleware:
             # The loop of __anext__ gets events that are done with, and has nothing to do.
             self._is_changing, self._read, self._table = True, _as_it_is, _NO_CALLS
         else:

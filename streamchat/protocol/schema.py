@@ -13,7 +13,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -117,9 +117,9 @@ def misfit(value: Any, kind: Any) -> tuple[str, str] | None:
 
 def _problem(error: Exception) -> tuple[str, str]:
     """What was wrong and where; the value itself is the model's, and is not repeated."""
-    said, _, path = str(error).partition(" - at `")
     if not isinstance(error, msgspec.ValidationError):
         return "a value that its class refuses", "$"
+    said, _, path = str(error).partition(" - at `")
     if error.__cause__ is not None:
         said = "a value that its class refuses"  # the words of a validator quote it
     elif said.startswith("Invalid enum value"):
@@ -180,7 +180,8 @@ class Parameters:
                 )
             kind = hints[each.name]
             if each.default is None:
-                kind = kind | None  # `units: str = None`: a model that reads of the null may send it
+                # `units: str = None`: a model that is told of the null may send it.
+                kind = kind | None
             if each.default is each.empty:
                 fields.append((each.name, kind))
             else:
@@ -234,9 +235,10 @@ def _inside_partial(function: Callable[..., Any]) -> tuple[Callable[..., Any], s
     while isinstance(function, functools.partial):
         filled |= function.keywords.keys()
         function = function.func
-    if not inspect.isroutine(function):
-        function = function.__call__
-    return function, filled
+    if inspect.isroutine(function):
+        return function, filled
+    called: Callable[..., Any] = getattr(function, "__call__")  # noqa: B004, B009  # what it does
+    return called, filled
 
 
 def _annotated_text(hint: Any) -> str:
@@ -256,7 +258,7 @@ _HEADING = re.compile(
 def _read_docstring(text: str, names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """The description, and what is said of each parameter.
 
-    Understood are ``name: what it is`` anywhere (Google's sections, or behind a sentence),
+    Understood are ``name: what it is`` on a line of its own (Google's sections) or behind a sentence,
     ``name (type): ...``, ``:param name: ...`` and NumPy's ``name : type`` with lines below.
     """
     if not names:
@@ -264,7 +266,8 @@ def _read_docstring(text: str, names: tuple[str, ...]) -> tuple[str, dict[str, s
     either = "(" + "|".join(map(re.escape, names)) + ")"
     mark = re.compile(
         rf"^{either}[ \t]+:[ \t]+[^\n]+\n(?=[ \t]+\S)"  # NumPy's
-        rf"|(?:^|(?<=[\s.]))(?::param[ \t]+(?:\w+[ \t]+)?)?{either}(?:[ \t]*\([^)\n]*\))?[ \t]*:"
+        r"|(?:^[ \t]*|(?<=[.,;:!?)\]])[ \t]+)"  # a line, or what follows a sentence
+        rf"(?::param[ \t]+(?:\w+[ \t]+)?)?{either}(?:[ \t]*\([^)\n]*\))?[ \t]*:"
         r"(?:[ \t]*(?=\n)|[ \t]+(?=\S))",
         re.MULTILINE,
     )

@@ -298,6 +298,124 @@ def test_a_method_of_the_wrong_shape_is_refused_at_class_definition(parameters: 
         exec(f"class Bad(Handler):\n def on_content_delta({parameters}): ...", {"Handler": Handler})
 
 
+# --- removal -------------------------------------------------------------------------------------
+
+
+async def test_a_function_is_removed_wherever_it_was_registered_here() -> None:
+    """However often, for whatever event, with whatever options; the others stay, in order."""
+    dispatcher, log = Dispatcher(), []
+
+    def gone(event: Any) -> None:
+        log.append("gone")
+
+    def stays(event: Any) -> None:
+        log.append("stays")
+
+    dispatcher.on_message_start(gone)
+    dispatcher.on_message_start(stays)
+    dispatcher.on_content_delta(where=lambda event: True, once=True)(gone)
+    dispatcher.on_event(gone)
+    dispatcher.on_error()(gone)
+    dispatcher.event_middleware(gone)
+    dispatcher.remove(gone)
+    await _hear(plain(), dispatcher)
+    assert log == ["stays"]
+    with pytest.raises(ValueError, match="gone is not registered here"):
+        dispatcher.remove(gone)
+
+
+class _Counter:
+    """Its method is another object each time it is looked up."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def hear(self, event: Event) -> None:
+        self.count += 1
+
+
+async def test_a_method_is_removed_for_its_own_object_alone() -> None:
+    """By equality: same function, same object."""
+    mine, other, dispatcher = _Counter(), _Counter(), Dispatcher()
+    for each in (mine, other):
+        dispatcher.on_message_start(each.hear)
+    dispatcher.remove(mine.hear)
+    await _hear(plain(), dispatcher)
+    assert (mine.count, other.count) == (0, 1)
+
+
+async def test_partials_and_callable_objects_are_removed_as_they_were_given() -> None:
+    """The very object."""
+    dispatcher = Dispatcher()
+    for each in (functools.partial(print, "x"), Mock()):
+        dispatcher.on_message_start(each)
+        dispatcher.remove(each)
+        dispatcher.on_message_start(each)
+        with pytest.raises(ValueError, match="not registered here"):
+            dispatcher.remove(functools.partial(print, "x"))
+        dispatcher.remove(each)
+    assert dispatcher.registrations() == []
+
+
+async def test_what_was_included_is_removed_as_it_was_included() -> None:
+    """A dispatcher or a handler instance, however often; the next stream does not hear it."""
+    outer, inner, ui, twin = Dispatcher(), Dispatcher(), Ui(), Ui()
+    heard: list[Event] = []
+    inner.on_message_start(heard.append)
+    for each in (inner, ui, twin, inner, ui):
+        outer.include(each)
+    outer.remove(inner)
+    outer.remove(ui)
+    await _hear(plain("a"), outer)
+    assert (heard, ui.log, twin.log) == ([], [], ["start", "a"])
+    assert len(inner.registrations()) == 1, "it still works elsewhere"
+    outer.include(ui)
+    await _hear(plain("a"), outer)
+    assert ui.log == ["start", "a"]
+
+
+@pytest.mark.parametrize("unknown", [print, Dispatcher(), Ui(), None, "text", _Counter().hear])
+async def test_what_is_not_registered_here_cannot_be_removed(unknown: Any) -> None:
+    """It is named, and nothing is changed."""
+    dispatcher, inner = Dispatcher(), Dispatcher()
+    inner.on_event(print)
+    dispatcher.include(inner)
+    dispatcher.include(Ui())
+    dispatcher.on_event(_Counter().hear)
+    before = dispatcher.registrations()
+    with pytest.raises(ValueError, match="is not registered here"):
+        dispatcher.remove(unknown)
+    assert dispatcher.registrations() == before
+
+
+async def test_streams_that_have_started_keep_what_was_removed() -> None:
+    """A handler may remove itself: it is heard to the end of this stream, and not in the next."""
+    dispatcher, inner, log = Dispatcher(), Dispatcher(), []
+
+    @dispatcher.on_event
+    def leaves(event: Event) -> None:
+        log.append(event.type)
+        if isinstance(event, MessageStart):
+            dispatcher.remove(leaves)
+            dispatcher.remove(inner)
+
+    inner.on_message_end(lambda event: log.append("inner"))
+    dispatcher.include(inner)
+    await _hear(plain("a"), dispatcher)
+    await _hear(plain("b"), dispatcher)
+    assert log == [*(event.type for event in plain("a")), "inner"]
+
+
+async def test_a_stream_that_was_made_but_not_begun_does_not_hear_what_was_removed() -> None:
+    """It starts with its first event."""
+    dispatcher, heard = Dispatcher(), []
+    dispatcher.on_event(heard.append)
+    stream = make_stream(Answer(body(plain())), handlers=[dispatcher])
+    dispatcher.remove(heard.append)
+    await stream
+    assert heard == []
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
