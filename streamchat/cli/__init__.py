@@ -7,6 +7,7 @@ Uses the library through its public names only, so that it is an example too. Ne
 import click
 
 from streamchat import __version__
+from streamchat.cli.batch import batch
 from streamchat.cli.chat import chat
 from streamchat.cli.outcome import EXIT_CODES, Commands
 from streamchat.cli.serve import serve
@@ -30,9 +31,11 @@ def cli() -> None:
     Examples:
       streamchat chat "What is an LLM?"
       streamchat chat                       a conversation
+      streamchat batch in.jsonl -o out.jsonl
       streamchat serve                      the demo server, for your own clients
     """
 
 
+cli.add_command(batch)
 cli.add_command(chat)
 cli.add_command(serve)
