@@ -323,6 +323,7 @@ class Client(Listeners):
                 cannot be one.
         """
         headers = hidden(headers)  # a traceback shows local variables
+        _check_common(options, "run_tools")
         named = as_tools(tools)
         chosen = ToolOptions(
             max_steps=max_steps,
@@ -394,6 +395,7 @@ class Client(Listeners):
                 cannot hold.
         """
         headers = hidden(headers)  # a traceback shows local variables
+        _check_common(options, "parse")
         format_ = response_format(into)
         given = as_dispatchers(handlers)
 
@@ -520,6 +522,13 @@ class Client(Listeners):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _check_common(options: Mapping[str, Any], method: str) -> None:
+    """Refuse what the method sets itself, or does without."""
+    for name in options:
+        if name in ChatOptions.__annotations__ and name not in CommonOptions.__annotations__:
+            raise TypeError(f"{method}() takes no {name}")
 
 
 def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:

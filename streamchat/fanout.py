@@ -156,6 +156,9 @@ class FanOut:
             return await self._engine.next()
         finally:
             self._busy = False
+            # A cancelled task keeps its CancelledError, whose traceback holds this frame: what runs
+            # would go on for as long as anybody keeps the task.
+            del self
 
     async def __aenter__(self) -> Self:
         return self
@@ -219,9 +222,9 @@ class _Engine:
             self._feeder.add_done_callback(lambda _: self._news.set())
         while not self._finished:
             if not self._is_running():
-                failure, self._failure = self._failure or StopAsyncIteration(), None
+                failure, self._failure = self._failure, None
                 try:
-                    raise failure
+                    raise StopAsyncIteration if failure is None else failure
                 finally:
                     del failure  # its traceback holds this frame
             self._news.clear()

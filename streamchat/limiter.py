@@ -311,8 +311,8 @@ class _Queue:
             else:
                 self._correct(place, 0, sent=False, now=now)
             self._advance(now)
-            if place.alarm is not None:
-                self._set(place.alarm, now)
+            assert place.alarm is not None  # it waited
+            self._set(place.alarm, now)
 
     def settle(self, place: _Place, used: float, *, sent: bool) -> None:
         with self._lock:

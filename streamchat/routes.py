@@ -14,7 +14,7 @@ from typing import Any, Literal
 import attrs
 
 from streamchat.context import Context
-from streamchat.protocol.events import EVENT_CLASSES, UnknownEvent, carry_over
+from streamchat.protocol.events import EVENT_CLASSES, UnknownEvent
 from streamchat.protocol.plain import is_list
 from streamchat.signatures import name_of
 from streamchat.steps import STEP_CLASSES
@@ -101,7 +101,7 @@ class Routes:
                             result = await result
                         events += self._checked(result, each, registration)
                     else:
-                        carry_over(each, result)
+                        _carry_over(each, result)
                         events.append(result)
                 except Exception as error:  # noqa: BLE001  # raised again below
                     failure = await self.judge(error, registration, each)
@@ -123,7 +123,7 @@ class Routes:
                     f"event middleware {registration.name} returned a {type(event).__name__}; it "
                     "must return an event, a list of events, or None to drop it"
                 )
-            carry_over(given, event)
+            _carry_over(given, event)
         return events
 
     async def judge(
@@ -178,6 +178,21 @@ def _no_stop(error: Exception, registration: Registration) -> Exception:
 
 
 _EVENTS = frozenset(ALL_EVENTS)
+
+
+def _carry_over(old: Any, new: Any) -> None:
+    """What an end event ended goes with a changed copy of it (``attrs.evolve`` leaves it behind)."""
+    if new is old or type(new) is not type(old):
+        return
+    for name in _ADDED[type(old)]:
+        if getattr(new, name) is None:
+            setattr(new, name, getattr(old, name))
+
+
+_ADDED: Mapping[type, tuple[str, ...]] = {
+    cls: tuple(field.name for field in attrs.fields(cls) if not field.init) for cls in ALL_EVENTS
+}
+"""What the accumulator adds to an event."""
 
 
 def compile_routes(registrations: Iterable[Registration], context: Context) -> Routes:

@@ -91,6 +91,7 @@ class Run(Listeners, Generic[E, T]):
         return error
 
     def _freeze(self, request: ChatRequest) -> Routes:
+        """From here on, what is registered is what this run uses."""
         if self._routes is None:
             run = weakref.ref(self)  # no cycle: a dropped run is to close its connection
 

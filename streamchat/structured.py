@@ -137,6 +137,7 @@ class ParsedAnswer(Run[Event, T]):
 
     async def _events(self) -> AsyncGenerator[Event, None]:
         stream, rounds = self._first, 2 if self._repair else 1
+        self._freeze(stream.request)
         while True:
             self._check_open()
             self._stream = stream

@@ -303,7 +303,10 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The whole history so far, plain data, ready for the next request."""
+        """The whole history so far, plain data, ready for the next request once the run has ended.
+
+        (After a ``ToolLoopLimitError`` its last turn asks for tools that were not run.)
+        """
         return list(self._messages)
 
     def __repr__(self) -> str:

@@ -41,7 +41,13 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-MEASURING = ("tests.faults.figures", "tests.fuzz", "tests.resources", "tests.simulation")
+MEASURING = (
+    "tests.fanout",
+    "tests.faults.figures",
+    "tests.fuzz",
+    "tests.resources",
+    "tests.simulation",
+)
 """Modules with a list ``FIGURES`` of (what, figure), filled by their tests."""
 
 

@@ -130,7 +130,9 @@ class Results(Protocol):
     """A fan-out, on this machine or on many."""
 
     def __aiter__(self) -> AsyncIterator[FanOutResult]: ...
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Cancel what runs."""
+        ...
 
 
 Run = Callable[[Client, Iterator[dict[str, Any]]], Results]

@@ -47,7 +47,6 @@ __all__ = [
     "ToolCallStart",
     "ToolPlanDelta",
     "UnknownEvent",
-    "carry_over",
 ]
 
 ContentKind = Literal["text", "thinking"]
@@ -78,14 +77,6 @@ def _incomplete(name: str) -> LookupError:
         f"{name} is known only after the event went through Accumulator.add(), "
         "as the events of a ChatStream have"
     )
-
-
-def carry_over(old: Any, new: Any) -> None:
-    """What an end event ended goes with a changed copy of it (``attrs.evolve`` leaves it behind)."""
-    if new is not old and type(new) is type(old):
-        for field in attrs.fields(type(new)):
-            if not field.init and getattr(new, field.name) is None:
-                setattr(new, field.name, getattr(old, field.name))
 
 
 # --- the wire's spelling, built on access --------------------------------------------------------

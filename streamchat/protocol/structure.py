@@ -7,10 +7,11 @@ letters of a list. The hooks here take a value of exactly the right type, or ref
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints, is_typeddict
 
 import attrs
 import cattrs
+import msgspec
 from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.json import make_converter as make_json_converter
 
@@ -114,7 +115,30 @@ def _make_converter() -> cattrs.Converter:
 _converter = _make_converter()
 
 
-_answer_converter = make_json_converter()
+_SCALARS = ("datetime", "decimal", "uuid")
+"""Modules whose types JSON holds as text."""
+
+
+def _make_answer_converter() -> cattrs.Converter:
+    converter = make_json_converter()
+    # As the schema spells them; cattrs has other spellings, or none.
+    converter.register_structure_hook(bytes, msgspec.convert)
+    converter.register_structure_hook_func(
+        lambda kind: getattr(kind, "__module__", "") in _SCALARS, msgspec.convert
+    )
+
+    def typed_dict_hook(cls: Any) -> Callable[[Any, Any], Any]:
+        hints = get_type_hints(cls)  # cattrs reads NotRequired[...] as it stands in the source
+        return lambda value, _: {
+            name: converter.structure(item, hints[name]) if name in hints else item
+            for name, item in value.items()
+        }
+
+    converter.register_structure_hook_factory(is_typeddict, typed_dict_hook)
+    return converter
+
+
+_answer_converter = _make_answer_converter()
 
 
 def structure_answer(data: Any, cls: type[T]) -> T:

@@ -33,6 +33,7 @@ from streamchat.protocol.errors import (
     StatusError,
     StreamChatError,
     StreamTimeoutError,
+    StructureError,
     ToolArgumentsError,
     ToolError,
     ToolLoopLimitError,
@@ -69,6 +70,7 @@ TREE: dict[type, tuple[type, ...]] = {
     FrameTooLargeError: (ProtocolError,),
     UnexpectedContentTypeError: (ProtocolError,),
     GenerationError: (StreamChatError,),
+    StructureError: (StreamChatError, ValueError),
     ToolError: (StreamChatError,),
     ToolArgumentsError: (ToolError, ValueError),
     ToolLoopLimitError: (ToolError,),
@@ -121,6 +123,7 @@ EXAMPLES: dict[type, StreamChatError] = {
         "HTML", content_type="text/html", body=b"<p>"
     ),
     GenerationError: GenerationError(finish_reason="ERROR", error="e", error_type="T"),
+    StructureError: StructureError("no int", into="Order", text="{}", path="$.count"),
     ToolArgumentsError: ToolArgumentsError("no JSON", name="f", arguments="{"),
 }
 every_class = pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
@@ -223,6 +226,7 @@ def test_errors_start_without_an_answer(cls: type) -> None:
         ({"limit": 10, "frames": [Frame("a", b"b", "c", 5)]}, FrameTooLargeError),
         ({"content_type": "text/html", "body": b"<p>"}, UnexpectedContentTypeError),
         ({"finish_reason": "ERROR", "error": "e", "error_type": "T"}, GenerationError),
+        ({"reason": "no int", "text": "{}", "path": "$.count"}, StructureError),
         ({"name": "f", "arguments": "{"}, ToolArgumentsError),
     ],
 )
@@ -253,6 +257,10 @@ def test_errors_have_their_facts(expected: dict[str, Any], cls: type) -> None:
         (
             "the answer failed with finish reason TIMEOUT: the server gave no reason",
             GenerationError(finish_reason="TIMEOUT"),
+        ),
+        (
+            "the answer does not fit Order: not JSON (at $; see .text)",
+            StructureError("not JSON", into="Order", text=CANARY),
         ),
         (
             "the arguments of tool call 'f' are unusable: not JSON",

@@ -300,7 +300,7 @@ async def test_a_failing_answer_fails_the_run(case: Case, end: str) -> None:
     steps, expected = ENDS[end]
     answer = Answer(*steps)
     client, transport = client_over(answer, answer)
-    run, seen, heard = case.make(client), [], []
+    run, seen, heard = case.make(client), list[Any](), list[Any]()
     run.on_error()(heard.append)
     with pytest.raises(expected) as caught:
         async for event in run:
@@ -539,11 +539,6 @@ async def test_handlers_of_client_call_and_run_hear_everything_in_order() -> Non
     async for event in run:
         expected += [(who, event.type) for who in ("client", "call", "run")]
         assert heard == expected
-    assert kinds([event for event in [StepStart, ToolResult, StepEnd]]) == [
-        "step-start",
-        "tool-result",
-        "step-end",
-    ]
     assert expected.count(("run", "step-start")) == 2
     assert expected.count(("run", "tool-result")) == 2
     assert expected.count(("run", "step-end")) == 2
@@ -600,7 +595,7 @@ async def test_a_failing_handler_ends_the_run_or_is_forgiven(kind: str) -> None:
             raise LookupError("mine")
 
         run.on_error(LookupError)(judge)
-        where = {
+        where: dict[str, Any] = {
             "step-start": run.on_step_start,
             "tool-result": run.on_tool_result,
             "step-end": run.on_step_end,
@@ -669,7 +664,7 @@ async def _slow_clock() -> str:
 
 
 def _tool_run(client: Client, handlers: Dispatcher) -> Any:
-    named = [tool(name="weather")(_slow_weather), tool(name="clock")(_slow_clock)]
+    named: list[Any] = [tool(name="weather")(_slow_weather), tool(name="clock")(_slow_clock)]
     return client.run_tools("Hi", tools=named, handlers=[handlers])
 
 

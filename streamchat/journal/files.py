@@ -1,0 +1,258 @@
+"""The two files of a job: lines that survive the process, and replacements that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from io import FileIO
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import attrs
+
+from streamchat.journal.keys import Keys, checked_index, checked_key
+from streamchat.protocol.errors import ConfigurationError
+from streamchat.protocol.plain import decode_json, encode_json, is_mapping
+
+__all__ = [
+    "NOT_RESUMABLE",
+    "Lines",
+    "beside",
+    "key_line",
+    "lines_at",
+    "open_locked",
+    "read_indexes",
+    "read_keys",
+    "read_row",
+    "refuse_results",
+    "replace",
+    "replaced",
+    "roll_forward",
+    "scan",
+    "size_of",
+    "sync_folder",
+    "write_whole",
+]
+
+T = TypeVar("T")
+_INDEX = re.compile(rb'\{\s*"index"\s*:\s*[0-9]+')
+NOT_RESUMABLE = "check both names, or replace the results on purpose (fresh)"
+
+
+@attrs.define
+class Lines:
+    """A file that grows by whole lines."""
+
+    path: Path
+    file: FileIO
+    size: int
+    torn: bool = False
+
+    @classmethod
+    def open(cls, path: Path, opened: ExitStack) -> Self:
+        """Open it for appending; ``opened`` closes it."""
+        # Unbuffered: what write() took survives the process.
+        file = opened.enter_context(path.open("ab", buffering=0))
+        return cls(path, file, os.fstat(file.fileno()).st_size)
+
+    def append(self, line: bytes) -> None:
+        """Write a line, whole or not at all."""
+        if self.torn:
+            self.cut(self.size)
+        self.torn = True
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self.file.fileno(), line[written:])
+        except BaseException:
+            self.cut(self.size)
+            raise
+        self.size += len(line)
+        self.torn = False
+
+    def cut(self, size: int) -> None:
+        """Drop what is behind so many bytes."""
+        os.ftruncate(self.file.fileno(), size)
+        self.size, self.torn = size, False
+
+
+# --- opening and replacing
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file of the same name with something behind it."""
+    return path.with_name(path.name + suffix)
+
+
+def size_of(path: Path) -> int:
+    """Bytes; 0 if there is no file."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def refuse_results(out: Path, *, fresh: bool) -> None:
+    """Do not replace results by accident."""
+    if size_of(out) and not fresh:
+        raise ConfigurationError(
+            f"{out} holds results: resume that job, or replace them on purpose (fresh)"
+        )
+
+
+def open_locked(out: Path, opened: ExitStack) -> Lines:
+    """The journal of ``out``, ours alone, with every replacement that was begun completed."""
+    log = Lines.open(beside(out, ".journal"), opened)
+    _lock(log)
+    log.size = os.fstat(log.file.fileno()).st_size  # now it grows no more
+    roll_forward(out, log)
+    return log
+
+
+def _lock(log: Lines) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(log.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        return
+    raise ConfigurationError(f"another process runs this job: it holds {log.path}")
+
+
+def roll_forward(out: Path, log: Lines) -> None:
+    """Put replacements in place once the journal's is complete, else throw them away.
+
+    Doing it twice, or again after half of it, does no harm. The journal is overwritten and not
+    replaced, because its file carries the lock.
+    """
+    new, redo = beside(out, ".new"), beside(log.path, ".new")
+    if not redo.exists():
+        new.unlink(missing_ok=True)
+        return
+    if new.exists():
+        replace(new, out)
+    log.cut(0)
+    with redo.open("rb") as file:
+        while piece := file.read(1 << 20):
+            log.append(piece)
+    os.fsync(log.file.fileno())
+    os.unlink(redo)
+    sync_folder(out)  # or it comes back at a power failure, and takes later keys with it
+
+
+def replace(source: Path, target: Path) -> None:
+    """Put a file in another's place, on the disk too."""
+    os.replace(source, target)
+    sync_folder(target)
+
+
+def sync_folder(path: Path) -> None:
+    """Force names to the disk; Windows has no such call."""
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_whole(path: Path, lines: Iterable[bytes], *, like: Path) -> None:
+    """A new file with these lines, on the disk, with the permissions of ``like``; or none."""
+    try:
+        with path.open("wb") as file:
+            shutil.copymode(like, path)
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+# --- reading
+
+
+def scan(path: Path, read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
+    """What each whole line says, with the offset of its end; a torn last line is left out."""
+    if not path.exists():
+        return
+    end = torn = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if torn:
+                raise ConfigurationError(f"{path}, line {torn}: not JSON, and not the last line")
+            try:
+                value = decode_json(line)
+            except ValueError:
+                torn = number
+                continue
+            if not line.endswith(b"\n"):
+                break
+            try:
+                said = read(value)
+            except ValueError as error:
+                # A line that was cut off is never whole JSON: this is not ours.
+                raise ConfigurationError(f"{path}, line {number}: {error}") from None
+            end += len(line)
+            yield end, said
+
+
+def read_keys(path: Path) -> tuple[Keys, int]:
+    """The last key of each index, and where the last whole line ends."""
+    keys, end = Keys(), 0
+    for at, (index, key) in scan(path, _read_key):
+        keys[index], end = key, at
+    return keys, end
+
+
+def read_indexes(path: Path) -> tuple[array[int], int]:
+    """The index of each row, and where the last whole row ends."""
+    indexes, end = array("q"), 0
+    for at, row in scan(path, read_row):
+        indexes.append(row["index"])
+        end = at
+    return indexes, end
+
+
+def _read_key(value: Any) -> tuple[int, bytes]:
+    row = read_row(value)
+    return row["index"], checked_key(row.get("key"))
+
+
+def read_row(value: Any) -> Mapping[str, Any]:
+    """A row of results, or of the journal; ``ValueError`` if it is none."""
+    if not is_mapping(value):
+        raise ValueError("not a JSON object")
+    checked_index(value.get("index"))
+    return value
+
+
+def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
+    """The lines that begin there, in this order; none for -1."""
+    with path.open("rb") as file:
+        for offset in offsets:
+            if offset >= 0:
+                file.seek(offset)
+                yield file.readline()
+
+
+def replaced(out: Path, rows: Sequence[int], places: Sequence[int]) -> Iterator[bytes]:
+    """The rows that are kept, each with its new index."""
+    with out.open("rb") as file:
+        for index, place, line in zip(rows, places, file, strict=False):  # the file may be torn
+            if place == index:
+                yield line
+            elif place >= 0 and (head := _INDEX.match(line)):
+                yield b'{"index":%d' % place + line[head.end() :]
+            elif place >= 0:  # another program sorted the keys
+                yield encode_json(decode_json(line) | {"index": place}) + b"\n"
+
+
+def key_line(index: int, key: bytes) -> bytes:
+    """A line of the journal."""
+    return b'{"index":%d,"key":"%s"}\n' % (index, key.hex().encode())

@@ -1,0 +1,219 @@
+"""Tools and parsed answers as users write them; never run, only type-checked.
+
+A line that must be an error carries an ignore with its code: were it none, the checkers would report
+the ignore as unused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypedDict, assert_never, assert_type
+
+import attrs
+
+from streamchat import (
+    ChatResponse,
+    Citation,
+    CitationEnd,
+    CitationStart,
+    Client,
+    ContentDelta,
+    ContentEnd,
+    ContentStart,
+    Context,
+    Debug,
+    DocumentContent,
+    Event,
+    FunctionTool,
+    MessageEnd,
+    MessageStart,
+    ParsedAnswer,
+    StepEnd,
+    StepStart,
+    TextContent,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolPlanDelta,
+    ToolResult,
+    ToolRun,
+    UnknownEvent,
+    tool,
+)
+
+client = Client("k", base_url="https://x", model="m")
+
+# --- a function keeps its types ------------------------------------------------------------------
+
+
+@tool
+async def get_weather(city: str, days: int = 1) -> dict[str, float]:
+    """Forecast. city: name of the city"""
+    return {city: days}
+
+
+@tool(name="add_up", description="Adds.", strict=True, timeout=2.5)
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@tool()
+async def clock() -> str:
+    return "noon"
+
+
+def plain(city: str) -> str:
+    return city
+
+
+async def tools_are_called_as_before() -> None:
+    assert_type(await get_weather("Lima", days=2), dict[str, float])
+    assert_type(add(1, b=2), int)
+    assert_type(await clock(), str)
+    assert_type(tool(plain)("Lima"), str)
+    await get_weather(3)  # type: ignore[arg-type]
+    await get_weather("Lima", dais=2)  # type: ignore[call-arg]
+    add(1)  # type: ignore[call-arg]
+    assert_type(add.name, str)
+    assert_type(add.description, str | None)
+    assert_type(add.parameters, Mapping[str, Any])
+    is_a_tool: Tool = get_weather
+    is_callable: Callable[[str], str] = tool(plain)
+    gives: Callable[[], Coroutine[Any, Any, str]] = clock
+    made: FunctionTool[..., int] = add
+    client.chat_stream("Hi", tools=[is_a_tool, made, get_weather])
+    await gives()
+    is_callable("Lima")
+
+
+tool(3)  # type: ignore[call-overload]
+tool(name=3)  # type: ignore[call-overload]
+tool(tiemout=3)  # type: ignore[call-overload]
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def tell(error: Exception, call: ToolCall) -> str:
+    return call.name
+
+
+async def tool_runs() -> None:
+    run = client.run_tools(
+        "Hi", tools=[get_weather, add, plain], max_steps=3, on_tool_error=tell, temperature=0.3
+    )
+    assert_type(run, ToolRun)
+    assert_type(await run, ChatResponse)
+    assert_type(run.messages, list[dict[str, Any]])
+    async with run as entered:
+        assert_type(entered, ToolRun)
+    async for piece in run.text():
+        assert_type(piece, str)
+    async for event in run:
+        assert_type(event, Event | StepStart | ToolResult | StepEnd)
+        match event:
+            case StepStart():
+                assert_type(event.step, int)
+            case ToolResult():
+                assert_type(event.tool_call, ToolCall)
+                assert_type(event.error, str | None)
+                assert_type(event.exception, Exception | None)
+                assert_type(event.seconds, float)
+            case StepEnd():
+                assert_type(event.response, ChatResponse)
+                assert_type(event.results, list[ToolResult])
+            case ContentDelta():
+                assert_type(event.text, str)
+            case _:
+                pass
+        if isinstance(event, ToolResult):
+            assert_type(event.name, str)
+    async for event in run:
+        if event.type == "tool-result":
+            assert_type(event, ToolResult)
+        elif event.type == "step-end":
+            assert_type(event, StepEnd)
+        elif event.type == "content-delta":
+            assert_type(event, ContentDelta)
+    client.run_tools("Hi")  # type: ignore[call-arg]
+    client.run_tools("Hi", tools=[3])  # type: ignore[list-item]
+    client.run_tools("Hi", tools=[get_weather], on_tool_error="ignore")  # type: ignore[arg-type]
+    client.run_tools("Hi", tools=[get_weather], response_format={})  # type: ignore[call-arg]
+
+
+def every_event_of_a_run_is_known(event: Event | StepStart | ToolResult | StepEnd) -> str:
+    match event:
+        case StepStart() | StepEnd() | ToolResult():
+            return event.type
+        case MessageStart() | ContentStart() | ContentDelta() | ContentEnd() | MessageEnd():
+            return event.type
+        case ToolPlanDelta() | ToolCallStart() | ToolCallDelta() | ToolCallEnd():
+            return event.type
+        case CitationStart() | CitationEnd():
+            assert_type(event.citation, Citation)
+            return event.type
+        case Debug() | UnknownEvent():
+            return event.type
+        case _:
+            assert_never(event)
+
+
+@client.on_tool_result
+async def result(event: ToolResult, ctx: Context) -> None:
+    assert_type(event.message.content, str | list[TextContent | DocumentContent])
+
+
+@client.on_step_start(once=True)
+def start(event: StepStart) -> None: ...
+
+
+@client.on(StepEnd, MessageEnd)
+def ended(event: StepEnd | MessageEnd) -> None:
+    assert_type(event.response, ChatResponse)
+
+
+client.on_step_end(start)  # type: ignore[arg-type]
+client.on_tool_result(ended)  # type: ignore[arg-type]
+
+# --- parsed answers ------------------------------------------------------------------------------
+
+
+@attrs.define
+class Order:
+    item: str
+    count: int
+
+
+@dataclasses.dataclass
+class Ticket:
+    title: str
+
+
+class Row(TypedDict):
+    key: int
+
+
+async def parsed_answers() -> None:
+    assert_type(await client.parse("Hi", into=Order), Order)
+    assert_type(await client.parse("Hi", into=Ticket, repair=True, temperature=0.1), Ticket)
+    row = await client.parse("Hi", into=Row)
+    assert_type(row, Row)
+    assert_type(row["key"], int)
+    run = client.parse("Hi", into=Order)
+    assert_type(run, ParsedAnswer[Order])
+    assert_type(run.response, ChatResponse | None)
+    assert_type(run.partial, Any)
+    async with run as entered:
+        assert_type(entered, ParsedAnswer[Order])
+    async for event in run:
+        assert_type(event, Event)
+    run.on_content_delta(delta)
+    client.parse("Hi")  # type: ignore[call-arg]
+    client.parse("Hi", into=Order, tools=[])  # type: ignore[call-arg]
+    client.parse("Hi", into="Order")  # type: ignore[arg-type]
+
+
+def delta(event: ContentDelta) -> None: ...
