@@ -22,8 +22,9 @@ from typing import Any, Literal, Protocol, Self, cast
 import attrs
 
 from streamchat.credentials import hidden
-from streamchat.limiter import AdaptiveConcurrency, Limiter, Permit, estimate_tokens
+from streamchat.limiter import Limiter, Permit, estimate_tokens
 from streamchat.plan import Pacer
+from streamchat.policy import AdaptiveConcurrency
 from streamchat.protocol.errors import ConnectError, RateLimitError, StreamChatError
 from streamchat.protocol.messages import Usage
 from streamchat.protocol.plain import is_list, is_mapping

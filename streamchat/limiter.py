@@ -1,4 +1,4 @@
-"""How many requests may go in a minute, and how many at once; imports nothing of ours.
+"""How many requests may go in a minute: ``Limiter``; imports nothing of ours.
 
 One mechanism for requests and tokens: a log of the last minute, which never holds more than the
 limit, and a pace, so that a minute's worth does not go at once.
@@ -21,7 +21,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["AdaptiveConcurrency", "Limiter", "Permit", "estimate_tokens"]
+__all__ = ["Limiter", "Permit", "estimate_tokens"]
 
 MINUTE = 60.0
 BURST = 0.01
@@ -390,55 +390,3 @@ class _Queue:
             alarm.due = self._due
             delay = max(self._due - now, MIN_TIMER)
             alarm.timer = alarm.loop.call_later(delay, self._ring, alarm)
-
-
-@attrs.define(init=False)
-class AdaptiveConcurrency:
-    """How many requests may run: half as many after a 429, one more after as many successes as run.
-
-    It decides only, and is for one thread.
-
-    Args:
-        limit: at first, and at most.
-        minimum: never fewer.
-
-    Raises:
-        TypeError, ValueError: not whole numbers with ``1 <= minimum <= limit``.
-    """
-
-    limit: int
-    """How many may run now."""
-    _maximum: int
-    _minimum: int
-    _successes: int
-    _halved_at: float
-
-    def __init__(self, limit: int, *, minimum: int = 1) -> None:
-        for name, value in (("limit", limit), ("minimum", minimum)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-        if not 1 <= minimum <= limit:
-            raise ValueError(f"minimum must be from 1 to the limit {limit}, not {minimum}")
-        self.limit = self._maximum = limit
-        self._minimum = minimum
-        self._successes = 0
-        self._halved_at = -math.inf
-
-    def on_success(self) -> None:
-        """A request was answered."""
-        self._successes += 1
-        if self._successes >= self.limit:
-            self._successes = 0
-            self.limit = min(self._maximum, self.limit + 1)
-
-    def on_rate_limit(self, started: float, now: float) -> None:
-        """A request got a 429: halve, unless it was sent before the last halving could help.
-
-        Args:
-            started: when it was sent, in seconds.
-            now: by the same clock.
-        """
-        if started > self._halved_at:
-            self.limit = max(self._minimum, self.limit // 2)
-            self._successes = 0
-            self._halved_at = now

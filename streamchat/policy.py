@@ -1,4 +1,4 @@
-"""Timeouts and retries as plain decisions: no clock, no randomness, no waiting of its own.
+"""Timeouts, retries and how much at once, as plain decisions: no clock, no randomness, no waiting of its own.
 
 Every function here is pure: time and random numbers are arguments. The stream asks, and acts.
 Sources: faults.md 3.2 (F31 to F35) for what is retried and how ``Retry-After`` is read, RFC 9110
@@ -23,7 +23,15 @@ from streamchat.protocol.errors import (
     TransportError,
 )
 
-__all__ = ["Retry", "RetryBudget", "Timeout", "is_retryable", "retry_after", "retry_delay"]
+__all__ = [
+    "AdaptiveConcurrency",
+    "Retry",
+    "RetryBudget",
+    "Timeout",
+    "is_retryable",
+    "retry_after",
+    "retry_delay",
+]
 
 RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers that another try may change; never 501, 498 or any other 4xx."""
@@ -200,3 +208,58 @@ def _date(text: str) -> float | None:
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+# --- how many at once ----------------------------------------------------------------------------
+
+
+@attrs.define(init=False)
+class AdaptiveConcurrency:
+    """How many requests may run: half as many after a 429, one more after as many successes as run.
+
+    It decides only, and is for one thread.
+
+    Args:
+        limit: at first, and at most.
+        minimum: never fewer.
+
+    Raises:
+        TypeError, ValueError: not whole numbers with ``1 <= minimum <= limit``.
+    """
+
+    limit: int
+    """How many may run now."""
+    _maximum: int
+    _minimum: int
+    _successes: int
+    _halved_at: float
+
+    def __init__(self, limit: int, *, minimum: int = 1) -> None:
+        for name, value in (("limit", limit), ("minimum", minimum)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
+        if not 1 <= minimum <= limit:
+            raise ValueError(f"minimum must be from 1 to the limit {limit}, not {minimum}")
+        self.limit = self._maximum = limit
+        self._minimum = minimum
+        self._successes = 0
+        self._halved_at = -math.inf
+
+    def on_success(self) -> None:
+        """A request was answered."""
+        self._successes += 1
+        if self._successes >= self.limit:
+            self._successes = 0
+            self.limit = min(self._maximum, self.limit + 1)
+
+    def on_rate_limit(self, started: float, now: float) -> None:
+        """A request got a 429: halve, unless it was sent before the last halving could help.
+
+        Args:
+            started: when it was sent, in seconds.
+            now: by the same clock.
+        """
+        if started > self._halved_at:
+            self.limit = max(self._minimum, self.limit // 2)
+            self._successes = 0
+            self._halved_at = now

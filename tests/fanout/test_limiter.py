@@ -16,11 +16,11 @@ import pytest
 from streamchat.limiter import (
     GRAIN,
     MIN_TIMER,
-    AdaptiveConcurrency,
     Limiter,
     Permit,
     estimate_tokens,
 )
+from streamchat.policy import AdaptiveConcurrency
 from tests.virtual import VirtualLoop
 
 SEEDS = 1000
