@@ -259,6 +259,7 @@ class Client(Listeners):
             limiter=limiter,
             on_error=on_error,
             is_adaptive=adaptive,
+            data=data,
         )
         if most:
             chosen = attrs.evolve(chosen, concurrency=min(concurrency, most))

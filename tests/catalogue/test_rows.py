@@ -324,6 +324,12 @@ ROWS: dict[str, tuple[str, ...]] = {
         LIFE + "test_handlers_may_register_handlers",
         DISPATCHER + "test_a_handler_may_close_its_stream_and_start_another",
     ),
+    "F104": (
+        "fanout/test_fanout.py::test_no_more_than_max_connections",
+        "fanout/test_descriptors.py::test_short_of_descriptors",
+        "fanout/test_many.py::test_a_thousand_answers_of_an_unkind_server",
+        WIRE + "test_many_answers_at_once",
+    ),
     "F105": (
         LIFE + "test_a_storm_of_retries_ends",
         POLICY + "test_the_budget_is_taken_and_refunded",
@@ -360,7 +366,6 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 LATER: dict[str, str] = {
     "F91": "no code of ours: a plain handler that blocks is asyncio's own warning, in its debug mode",
-    "F104": "the fan-out's semaphore; no limit of 100: wire::test_many_answers_at_once",
     "F113": "there is no recording yet",
 }
 """Rows without a test, and why."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 import itertools
 import sys
 import traceback
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import Any
 
@@ -50,7 +50,7 @@ async def collect(fan: FanOut) -> list[FanOutResult]:
 
 
 def texts(results: list[FanOutResult]) -> list[str | None]:
-    return [result.response and result.response.text for result in results]
+    return [None if result.response is None else result.response.text for result in results]
 
 
 def in_turn(seconds: Mapping[str, float]) -> Callable[[str, int], Answer]:
@@ -116,7 +116,11 @@ async def test_every_kind_of_iterable(make: Callable[[list[Any]], Any]) -> None:
 async def test_every_kind_of_request() -> None:
     """A text, messages, keywords."""
     chat = client(Served())
-    requests = ["a", [{"role": "user", "content": "b"}], {"messages": "c", "max_tokens": 5}]
+    requests: list[Any] = [
+        "a",
+        [{"role": "user", "content": "b"}],
+        {"messages": "c", "max_tokens": 5},
+    ]
     results = await collect(chat.fan_out(requests, ordered=True))
     assert texts(results) == ["a", "b", "c"]
     assert [result.request for result in results] == requests
@@ -424,9 +428,37 @@ async def test_the_first_failure_is_raised_if_asked(ordered: bool) -> None:
     assert caught.value.__notes__ == ["raised by request 5 of the fan-out"]
     assert (served.open_now, source.closed, others(), fan.running) == (0, 1, set(), 0)
     assert await anext(fan, None) is None
-    caught.value.__traceback__ = None
+
+
+async def _failing_source() -> AsyncIterator[str]:
+    yield "0"
+    raise OwnError
+
+
+@pytest.mark.parametrize("whose", ["source", "request"])
+@virtual
+async def test_what_is_raised_waits_for_no_collector(whose: str) -> None:
+    """No cycle through the exception's traceback: it goes, and all it holds, with its last user."""
+    chat = client(Served())
+
+    @chat.on_message_end
+    def hear(event: object) -> None:
+        if whose == "request":
+            raise OwnError
+
+    gone: weakref.ref[BaseException] | None = None
     gc.collect()
-    assert not [one for one in gc.get_referrers(caught.value) if inspect.isframe(one)]
+    gc.disable()
+    try:
+        try:
+            await collect(chat.fan_out(_failing_source(), on_error="raise"))
+        except OwnError as error:
+            gone = weakref.ref(error)
+        await turns()
+        assert gone is not None
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "at once"])
@@ -561,7 +593,7 @@ BAD: list[Any] = [
 @virtual
 async def test_bad_requests_are_results() -> None:
     """What is wrong with one of them is its own error; it was not sent."""
-    requests = [*BAD, "good"]
+    requests: list[Any] = [*BAD, "good"]
     results = await collect(client(Served()).fan_out(requests, ordered=True))
     assert texts(results) == [*[None] * len(BAD), "good"]
     for result in results[:-1]:
@@ -598,7 +630,7 @@ async def test_each_requests_handlers_data_and_index() -> None:
         return handlers
 
     chat.include(named("client"))
-    requests = [
+    requests: list[Any] = [
         {"messages": "a", "handlers": [named("own")], "data": "own data"},
         {"messages": "b"},
         "c",
@@ -636,16 +668,32 @@ async def test_a_result_has_the_data_that_was_given_for_all() -> None:
         is_adaptive=False,
         data="common",
     )
-    requests = ["a", {"messages": "b", "data": None}, {"messages": "c", "data": "own"}, 5, {}]
+    requests: list[Any] = [
+        "a",
+        {"messages": "b", "data": None},
+        {"messages": "c", "data": "own"},
+        5,
+        {},
+    ]
     results = await collect(FanOut(start, requests, options))
     assert [result.data for result in results] == ["common", None, "own", "common", "common"]
+
+
+@virtual
+async def test_a_result_has_the_clients_data() -> None:
+    """As it is documented: given with the request, or for all."""
+    results = await collect(client(Served()).fan_out(["a", "b"], data="common"))
+    assert [result.data for result in results] == ["common", "common"]
 
 
 @virtual
 async def test_a_requests_keywords_win() -> None:
     """Over those given for all; the others count for it too."""
     served = Served()
-    requests = ["a", {"messages": "b", "temperature": 0.9, "model": "own", "headers": {"X-A": "2"}}]
+    requests: list[Any] = [
+        "a",
+        {"messages": "b", "temperature": 0.9, "model": "own", "headers": {"X-A": "2"}},
+    ]
     common: dict[str, Any] = {"temperature": 0.1, "max_tokens": 7, "headers": {"X-A": "1"}}
     assert all(result.ok for result in await collect(client(served).fan_out(requests, **common)))
     sent = {
