@@ -41,6 +41,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Fan-out over a Ray cluster of this machine."""
+    session.install("-q", "-e", ".[test,ray]", "numpy")
+    session.run("python", "-m", "pytest", "-q", "tests/ray", *session.posargs)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """The right-hand column of issue 3, hours long; ``-- --scale 0.001`` for a quick trial."""
     session.install("-q", "-e", ".[test]")

@@ -451,6 +451,11 @@ class Client(Listeners):
         self._make = chain(self._middleware)
         return function
 
+    @property
+    def base_url(self) -> str:
+        """Where requests go, without ``/v2/chat``."""
+        return self._base_url
+
     def include(self, other: Dispatcher | Handler) -> None:
         """Let these handlers hear every stream of this client, after those registered so far."""
         self._dispatcher.include(other)

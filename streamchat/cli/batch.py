@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,6 +60,15 @@ DEFAULT_MODEL = "command-a-03-2025"
     "--model", default=DEFAULT_MODEL, show_default=True, metavar="ID", help="For rows without one."
 )
 @click.option(
+    "--ray",
+    "cluster",
+    metavar="ADDRESS|local",
+    help="Spread the work over a Ray cluster; --concurrency is then that of each actor.",
+)
+@click.option(
+    "--actors", type=click.IntRange(min=1), default=2, show_default=True, help="With --ray."
+)
+@click.option(
     "--plot",
     "picture",
     metavar="FILE.svg",
@@ -75,6 +85,8 @@ def batch(
     ordered: bool,
     resume: bool,
     model: str,
+    cluster: str | None,
+    actors: int,
     picture: Path | None,
 ) -> None:
     """Answer every line of IN.jsonl: a Chat v2 body, or {"prompt": "..."}, each with an "id" of its
@@ -94,18 +106,35 @@ def batch(
     """
     if picture is not None:
         checked_plotting()
+
+    def run(client: Client, requests: Iterator[dict[str, Any]]) -> Results:
+        if cluster is None:
+            return client.fan_out(
+                requests,
+                concurrency=concurrency,
+                limiter=Limiter(rpm=rpm, tpm=tpm) if rpm or tpm else None,
+                adaptive=adaptive,
+            )
+        from streamchat.ray import RayFanOut
+
+        return RayFanOut(
+            requests,
+            actors=actors,
+            per_actor=concurrency,
+            rpm=rpm,
+            tpm=tpm,
+            # The server that this command would ask, which may be its own.
+            client={"api_key": os.environ.get("CO_API_KEY", ""), "base_url": client.base_url},
+            address=cluster,
+        )
+
     job = Job(
         source=source,
         out=out,
         model=model,
         resumes=resume,
         is_ordered=ordered,
-        run=lambda client, requests: client.fan_out(
-            requests,
-            concurrency=concurrency,
-            limiter=Limiter(rpm=rpm, tpm=tpm) if rpm or tpm else None,
-            adaptive=adaptive,
-        ),
+        run=run,
     )
     screen = Screen()
     with asyncio.Runner() as runner, connected(runner, screen, None) as client:

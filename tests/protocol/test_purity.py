@@ -45,6 +45,7 @@ TIERS: list[set[str]] = [
     {"client"},
     {"streamchat"},
     # What is built on it.
+    {"ray"},
     {"local"},
     {"cli"},
     {"__main__"},
