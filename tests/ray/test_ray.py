@@ -122,8 +122,8 @@ async def test_leaving_early_ends_the_actors() -> None:
     for worker in workers:
         with pytest.raises(ray.exceptions.RayActorError):
             while True:  # a kill is carried out a moment later
-                async for _ in worker.answer.options(num_returns="streaming").remote([]):
-                    pass
+                async for gone in worker.answer.options(num_returns="streaming").remote([]):
+                    await gone
     assert not [task for task in asyncio.all_tasks() - before if "handle" not in repr(task)]
 
 
