@@ -13,10 +13,13 @@ import asyncio
 import json
 import os
 import platform
+import resource
+import ssl
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,12 +27,46 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
+_KEPT = RESULTS
 
 
 def pin(core: int) -> None:
     """Keep this process on one core, where the system can and there is more than one."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
         os.sched_setaffinity(0, {core})
+
+
+def free_buffer() -> None:
+    """Allocate 8 MiB and free them, so that smaller buffers are not mapped afresh at each read."""
+    buffer = bytearray(8 * 1024 * 1024)
+    del buffer
+
+
+def run_on(loop: str, main: Coroutine[Any, Any, Any]) -> Any:
+    """Run it on ``asyncio`` or ``uvloop``."""
+    if loop == "uvloop":
+        import uvloop
+
+        return uvloop.run(main)
+    return asyncio.run(main)
+
+
+def raise_descriptor_limit() -> None:
+    """As many sockets as the system allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of them do not pass; 0 of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
 
 
 def answer(events: int, *, spaced: bool = False) -> list[bytes]:
@@ -139,15 +176,25 @@ def byte_server(events: int) -> Iterator[str]:
             process.terminate()
 
 
-def run_client(module: str, *arguments: str) -> dict[str, Any]:
-    """Run a module as a fresh process and return the JSON it prints last."""
+def run_client(
+    module: str,
+    *arguments: str,
+    python: str = sys.executable,
+    env: Mapping[str, str] | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Run a module as a fresh process and return the JSON it prints last.
+
+    ``quiet`` keeps what it complains of for the ``CalledProcessError``.
+    """
     output = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [python, "-m", module, *arguments],
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if quiet else None,
         text=True,
         check=True,
         cwd=ROOT,
-        env={**os.environ, "CO_API_KEY": "benchmark"},
+        env={**os.environ, "CO_API_KEY": "benchmark", **(env or {})},
     ).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
@@ -159,6 +206,16 @@ def median_ratios(rounds: Sequence[dict[str, float]], base: str) -> dict[str, fl
         name: statistics.median(round_[name] / round_[base] for round_ in rounds)
         for name in rounds[0]
     }
+
+
+def in_turns(names: Sequence[str], round_: int) -> Sequence[str]:
+    """Who comes when: forwards, then backwards, so that a drift of the machine meets all alike."""
+    return names if round_ % 2 == 0 else names[::-1]
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """The least, the median and the most."""
+    return [min(values), statistics.median(values), max(values)]
 
 
 def machine() -> dict[str, str]:
@@ -173,15 +230,34 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
+        "processor": _processor(),
+        "load average": f"{os.getloadavg()[0]:.2f}",
+        "openssl": ssl.OPENSSL_VERSION,
         **packages,
     }
 
 
-def write_results(name: str, results: dict[str, Any]) -> None:
-    """``benchmarks/results/NAME.json``: the figures and the machine."""
-    RESULTS.mkdir(exist_ok=True)
+def _processor() -> str:
+    """The model, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.partition(": ")[2] for x in lines if x.startswith("model name")), "-")
+
+
+def write_results(name: str, results: dict[str, Any], *, quick: bool = False) -> None:
+    """``benchmarks/results/NAME.json``: the figures and the machine.
+
+    Figures of a quick run are worth nothing, and replace none: they go to a temporary folder.
+    """
+    folder = RESULTS
+    if quick and folder == _KEPT:
+        folder = Path(tempfile.gettempdir()) / "streamchat-benchmarks"
+    folder.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine(), **results}, indent=2)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    (folder / f"{name}.json").write_text(text + "\n")
+    print(f"written: {folder / name}.json")
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
