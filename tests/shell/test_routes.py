@@ -665,7 +665,9 @@ async def test_once_counts_for_each_of_two_streams_at_once() -> None:
 
 @pytest.mark.parametrize("passes", [False, True], ids=["bare", "behind middleware"])
 @pytest.mark.parametrize(
-    "options", [{}, {"once": True}, {"where": lambda event: event.text == "a"}], ids=str
+    "options",
+    [{}, {"once": True}, {"where": lambda event: event.text == "a"}],
+    ids=["always", "once", "where"],
 )
 async def test_a_handler_that_takes_too_long_fails_on_time(
     options: dict[str, Any], passes: bool
