@@ -25,7 +25,7 @@ def run(*options: str) -> dict[str, Any]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
     )
     assert process.stdout, process.stderr

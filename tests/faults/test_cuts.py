@@ -5,13 +5,13 @@ import pytest
 from tests.faults.processes import ACROSS, run_everywhere
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_cut_at_any_byte_loses_nothing_that_arrived() -> None:
     """FIN, RST, stall and garbage at every 7th byte of chunked, length- and EOF-delimited bodies."""
     run_everywhere("a 2 KB answer cut at every 7th byte", "--what", "cuts", "--every", "7")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_cut_over_tls_loses_nothing_that_arrived() -> None:
     """The same at every 61st byte, with and without TLS's own goodbye."""
     run_everywhere(

@@ -5,7 +5,7 @@ import pytest
 from tests.faults.processes import ACROSS, run_everywhere
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_random_faults_lose_nothing() -> None:
     """A failure names its seed; ``--only SEED`` runs that stream alone."""
     run_everywhere(
@@ -13,7 +13,7 @@ def test_random_faults_lose_nothing() -> None:
     )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_random_faults_over_tls_lose_nothing() -> None:
     """A few of them; ``--only SEED --tls`` runs one alone."""
     run_everywhere(
