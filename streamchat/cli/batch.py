@@ -121,7 +121,8 @@ def batch(
             requests,
             actors=actors,
             per_actor=concurrency,
-            limiter=Limiter(rpm=rpm, tpm=tpm) if rpm or tpm else None,
+            rpm=rpm,
+            tpm=tpm,
             # The server that this command would ask, which may be its own.
             client={"api_key": os.environ.get("CO_API_KEY", ""), "base_url": client.base_url},
             address=cluster,
