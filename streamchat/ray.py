@@ -8,6 +8,10 @@ The flow::
 
     requests -> shards -> async actors, one Client and many streams each -> results as they complete
 
+Known limits: leased permits that are held up (a network stall) can be used in one burst, so a minute may
+then see more than the limit (measured: 66 of 60 requests, 128,000 of 100,000 tokens); a request whose
+estimate is more than 97 % of ``tpm`` is refused; a few slow answers hold up the shards behind them.
+
 A shard is sent when an earlier one is done and its results were taken: so memory is bounded by
 ``actors * per_actor``. When an actor is lost, another takes what it had not answered.
 """
