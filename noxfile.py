@@ -43,7 +43,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def ray(session: nox.Session) -> None:
     """Fan-out over a Ray cluster of this machine."""
-    session.install("-q", "-e", ".[test,ray]", "numpy")
+    session.install("-q", "-e", ".[test,ray]")
     session.run("python", "-m", "pytest", "-q", "tests/ray", *session.posargs)
 
 

@@ -121,8 +121,7 @@ def batch(
             requests,
             actors=actors,
             per_actor=concurrency,
-            rpm=rpm,
-            tpm=tpm,
+            limiter=Limiter(rpm=rpm, tpm=tpm) if rpm or tpm else None,
             # The server that this command would ask, which may be its own.
             client={"api_key": os.environ.get("CO_API_KEY", ""), "base_url": client.base_url},
             address=cluster,

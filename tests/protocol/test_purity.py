@@ -70,6 +70,7 @@ OPTIONAL = {
     "cattrs": ("streamchat.protocol.structure",),
     "jiter": ("streamchat.structured",),
     "msgspec": ("streamchat.protocol",),
+    "ray": ("streamchat.ray",),
 }
 """A package to the rooms that may know it."""
 
