@@ -34,21 +34,19 @@ def main() -> None:
                 for _ in range(options.rounds)
             ]
             ratios = median_ratios(rounds, "dict loop")
+            costs = {name: statistics.median(r[name] for r in rounds) for name in CONTESTANTS}
             print(f"\n{what} ({options.loop}, {options.events:,} events an answer)")
             print_table(
                 ["client", "us CPU an event", "x dict loop"],
-                [
-                    [
-                        name,
-                        f"{statistics.median(r[name] for r in rounds):.2f}",
-                        f"{ratios[name]:.2f}",
-                    ]
-                    for name in CONTESTANTS
-                ],
+                [[name, f"{costs[name]:.2f}", f"{ratios[name]:.2f}"] for name in CONTESTANTS],
             )
             sdk = statistics.median(r["cohere SDK"] / r["streamchat"] for r in rounds)
             print(f"streamchat costs 1/{sdk:.0f} of the official SDK")
-            results[shape] = {"ratio_to_dict_loop": ratios, "sdk_over_streamchat": sdk}
+            results[shape] = {
+                "us_an_event": costs,
+                "ratio_to_dict_loop": ratios,
+                "sdk_over_streamchat": sdk,
+            }
     write_results(f"decode_{options.loop}", results)
 
 
