@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots
+from benchmarks import budgets, plots
 from benchmarks.harness import RESULTS, ROOT
 
 SCRIPTS = (
@@ -195,6 +195,7 @@ def fanout_table(results: Results) -> Table | None:
 
 
 TABLES: Mapping[str, Callable[[Results], Table | None]] = {
+    "budgets": budgets.table,
     "decode": decode_table,
     "dispatch": dispatch_table,
     "fanout": fanout_table,

@@ -165,18 +165,6 @@ def _is_record(row: object) -> bool:
     return isinstance(row, dict) and "streams" in row
 
 
-def costs_by_label(results: Any, label: str = "") -> Iterator[tuple[str, dict[str, float]]]:
-    """Every mapping from clients to numbers, by the keys that lead to it."""
-    if not isinstance(results, dict):
-        return
-    numbers = {key: value for key, value in results.items() if isinstance(value, int | float)}
-    if len(numbers) > 1 and len(numbers) == len(results) and MADE_BY_US in " ".join(numbers):
-        yield label, numbers
-        return
-    for key, value in results.items():
-        yield from costs_by_label(value, f"{label} {key}".strip())
-
-
 # --- one function a figure: None where its figures are not there ------------------------------------
 
 
@@ -196,13 +184,10 @@ def decode(plt: Any, results: dict[str, Any]) -> Any:
 
 
 def peers(plt: Any, results: dict[str, Any]) -> Any:
-    """Other clients, each on its own wire: one panel for each set of figures."""
-    found = list(costs_by_label(results))
-    if not found:
-        return None
-    unit = found[0][0].rpartition(" ")[2].replace("_", " ")
-    titles = {label.rpartition(" ")[0].replace("_", " "): costs for label, costs in found}
-    figure = dots(plt, titles, f"CPU, {unit}")
+    """Other clients, each on its own wire: a panel a shape."""
+    titles = {"large": "64 KiB chunks", "each": "an HTTP chunk an event"}
+    costs = results["us_an_event"]
+    figure = dots(plt, {titles[shape]: costs[shape] for shape in costs}, "us of CPU a text delta")
     small_print(figure, f"{on(results)}; each client in an environment of its own")
     return figure
 

@@ -16,7 +16,6 @@ import copy
 import inspect
 import warnings
 import weakref
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from operator import length_hint
 from types import TracebackType
@@ -48,7 +47,7 @@ YIELD_EVERY = 256
 hold up the others; 0.01 us an event (design.md 6)."""
 
 
-_NO_BLOCKS: Iterator[Any] = iter(())
+_NOTHING: Iterator[Any] = iter(())
 """Shared by all waiting streams: at thousands of them the collector's work counts."""
 _NO_CALLS: Mapping[type, tuple[Call, ...]] = dict.fromkeys(ALL_EVENTS, ())
 
@@ -107,7 +106,7 @@ class ChatStream(Listeners):
         # How it ended: the answer, or why there is none. ``None`` while it has not.
         self._outcome: ChatResponse | Exception | None = None
         self._pending: list[bytes] | None = None
-        self._blocks: Iterator[Any] = _NO_BLOCKS
+        self._blocks: Iterator[Any] = _NOTHING
         self._empty_blocks = 0
         self._unyielded = 0
         self._busy = False
@@ -117,8 +116,8 @@ class ChatStream(Listeners):
         self._table: Mapping[type, tuple[Call, ...]] = {}
         # With event middleware only: blocks that have not been through it, events that have.
         self._is_changing = False
-        self._unchanged = _NO_BLOCKS
-        self._changed: deque[Event] = deque()
+        self._unchanged = _NOTHING
+        self._changed: Iterator[Event] = _NOTHING
         self._first_text_at: float | None = None
         self._finished_at: float | None = None
 
@@ -330,7 +329,7 @@ class ChatStream(Listeners):
             while await self._receive():
                 if not self._is_changing:
                     return True
-                self._unchanged, self._blocks = self._blocks, _NO_BLOCKS
+                self._unchanged, self._blocks = self._blocks, _NOTHING
                 if raw or await self._change():
                     return True
             return False
@@ -383,16 +382,15 @@ class ChatStream(Listeners):
         """Put the next event that the middleware leaves into ``_blocks``, its handlers called;
         ``False`` when all that was received has been through it."""
         routes = self._freeze()
-        while not self._changed:
+        while (event := next(self._changed, None)) is None:
             block = next(self._unchanged, None)
             if block is None:
                 return False
-            event = self._source.reader.read(block)
-            if event is None:
+            unchanged = self._source.reader.read(block)
+            if unchanged is None:
                 self._empty_blocks += 1
             else:
-                self._changed.extend(await routes.changed(event))
-        event = self._changed.popleft()
+                self._changed = iter(await routes.changed(unchanged))
         await routes.deliver(event)
         self._blocks = iter((event,))
         return True
@@ -470,8 +468,8 @@ class ChatStream(Listeners):
                 self._add_facts(outcome)  # whoever asks later, and how often, gets them too
             self._outcome = outcome
             self._finished_at = self._plan.clock()
-        self._blocks = self._unchanged = _NO_BLOCKS
-        self._changed.clear()
+        self._blocks = self._unchanged = _NOTHING
+        self._changed = _NOTHING
 
     async def _fail(self, error: BaseException) -> None:
         """The only way out with an error: facts added, connection closed, ``on_error`` told."""
