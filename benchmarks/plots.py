@@ -280,6 +280,39 @@ def curves(plt: Any, results: dict[str, Any]) -> Any:
     return figure
 
 
+def scale(plt: Any, results: dict[str, Any]) -> Any:
+    """What a stream and its events cost, the more are open, beside reading bytes alone."""
+    rows = [row for case in results["cases"] for row in case["rows"]]
+    # Below a thousand, memory is what every process needs.
+    measures = {"us an event": 0, "KiB a stream": 1000}
+    figure, panels = plt.subplots(1, len(measures), figsize=(8, 3.2), layout="constrained")
+    for axes, (key, least) in zip(panels, measures.items(), strict=True):
+        shown = [row for row in rows if row["streams"] >= least and row[key] is not None]
+        for client, loop in dict.fromkeys((row["client"], row["loop"]) for row in shown):
+            points = [
+                (row["streams"], row[key])
+                for row in shown
+                if (row["client"], row["loop"]) == (client, loop)
+            ]
+            axes.plot(
+                *zip(*points, strict=True),
+                color=OURS if client == MADE_BY_US else FLOOR,
+                ls="--" if loop == "uvloop" else "-",
+                marker="o",
+                ms=4,
+                label=f"{client}, {loop}",
+            )
+        axes.set_xscale("log")
+        log_ticks(axes.xaxis, sorted({row["streams"] for row in shown}), short)
+        axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
+        axes.set_xlabel("streams open at once")
+        axes.set_title(key)
+        axes.grid(visible=True)
+    panels[0].legend(frameon=False, fontsize=8)
+    small_print(figure, f"{results['rate']:,.0f} events a second in all; {on(results)}")
+    return figure
+
+
 def is_of_scale(key: str) -> bool:
     """Whether a measure says something about scale."""
     return any(word in key.lower() for word in ("cpu", "kib", "p50", "p99", "pace", "ratio", " us"))
@@ -290,7 +323,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Any, dict[str, Any]], Any]]] = {
     "decode_uvloop": ("decode_uvloop", decode),
     "dispatch": ("dispatch", dispatch),
     "growth": ("growth", growth),
-    "scale": ("scale", curves),
+    "scale": ("scale", scale),
     "fanout": ("fanout", curves),
     "peers": ("peers", peers),
 }
