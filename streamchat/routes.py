@@ -195,19 +195,23 @@ _ADDED: Mapping[type, tuple[str, ...]] = {
 """What the accumulator adds to an event."""
 
 
+_NOBODY: Mapping[type, tuple[Call, ...]] = dict.fromkeys((*ALL_EVENTS, *STEP_CLASSES), ())
+"""Shared by all streams without handlers: of a waiting one it would be a twenty-fifth."""
+
+
 def compile_routes(registrations: Iterable[Registration], context: Context) -> Routes:
     """Freeze registrations into what one stream uses."""
-    table: dict[type, list[Call]] = {cls: [] for cls in (*ALL_EVENTS, *STEP_CLASSES)}
+    table: dict[type, tuple[Call, ...]] = {}
     beside: dict[str, list[Call]] = {"on_error handler": [], "event middleware": []}
     for registration in registrations:
         call = _bind(registration, context)
         if registration.role == "handler":
             for event_class in registration.types:
-                table[event_class].append(call)
+                table[event_class] = (*table.get(event_class, ()), call)
         else:
             beside[registration.role].append(call)
     return Routes(
-        {event_class: tuple(calls) for event_class, calls in table.items()},
+        {**_NOBODY, **table} if table else _NOBODY,
         tuple(beside["on_error handler"]),
         tuple(beside["event middleware"]),
     )
