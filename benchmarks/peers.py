@@ -1,6 +1,6 @@
 """What does an event cost in other clients? Each on its own wire, in its own virtual environment.
 
-``python -m benchmarks.peers [--events 5000] [--answers 5] [--rounds 5] [--quick]``
+``python -m benchmarks.peers [--events 5000] [--answers 3] [--rounds 5] [--quick]``
 
 The same text comes as Cohere, OpenAI and Anthropic send it (``benchmarks/wires.py``), and each client reads
 it as its documentation shows it (``benchmarks/peer_clients.py``); an answer that is not complete fails. A
@@ -78,7 +78,7 @@ def main() -> None:
     """Measure, print the table, and write ``results/peers.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5000, help="text deltas an answer")
-    parser.add_argument("--answers", type=int, default=5, help="answers a measurement")
+    parser.add_argument("--answers", type=int, default=3, help="answers a measurement")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds; medians of them")
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
     options = parser.parse_args()
