@@ -19,7 +19,15 @@ from streamchat.protocol.plain import is_list
 from streamchat.signatures import name_of
 from streamchat.steps import STEP_CLASSES
 
-__all__ = ["ALL_EVENTS", "Call", "Registration", "Role", "Routes", "compile_routes"]
+__all__ = [
+    "ALL_EVENTS",
+    "NO_CALLS",
+    "Call",
+    "Registration",
+    "Role",
+    "Routes",
+    "compile_routes",
+]
 
 ALL_EVENTS: tuple[type, ...] = (*EVENT_CLASSES, UnknownEvent)
 """The classes of a stream's own events."""
@@ -195,8 +203,8 @@ _ADDED: Mapping[type, tuple[str, ...]] = {
 """What the accumulator adds to an event."""
 
 
-_NOBODY: Mapping[type, tuple[Call, ...]] = dict.fromkeys((*ALL_EVENTS, *STEP_CLASSES), ())
-"""Shared by all streams without handlers: of a waiting one it would be a twenty-fifth."""
+NO_CALLS: Mapping[type, tuple[Call, ...]] = dict.fromkeys((*ALL_EVENTS, *STEP_CLASSES), ())
+"""Nobody listens. Shared by all streams without handlers: a waiting one would be a twenty-fifth larger."""
 
 
 def compile_routes(registrations: Iterable[Registration], context: Context) -> Routes:
@@ -211,7 +219,7 @@ def compile_routes(registrations: Iterable[Registration], context: Context) -> R
         else:
             beside[registration.role].append(call)
     return Routes(
-        {**_NOBODY, **table} if table else _NOBODY,
+        {**NO_CALLS, **table} if table else NO_CALLS,
         tuple(beside["on_error handler"]),
         tuple(beside["event middleware"]),
     )

@@ -35,7 +35,7 @@ from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.refusal import failed_generation, mask_key, two_consumers
-from streamchat.routes import ALL_EVENTS, Call, Registration, Routes, compile_routes
+from streamchat.routes import NO_CALLS, Call, Registration, Routes, compile_routes
 from streamchat.source import Source, closed, stopped_by
 from streamchat.timing import Timing
 from streamchat.views import Frames, Pieces
@@ -49,7 +49,6 @@ hold up the others; 0.01 us an event (design.md 6)."""
 
 _NOTHING: Iterator[Any] = iter(())
 """Shared by all waiting streams: at thousands of them the collector's work counts."""
-_NO_CALLS: Mapping[type, tuple[Call, ...]] = dict.fromkeys(ALL_EVENTS, ())
 
 
 def _as_it_is(event: Event) -> Event:
@@ -374,7 +373,7 @@ class ChatStream(Listeners):
         routes = self._freeze()
         if routes.middleware:
             # The loop of __anext__ gets events that are done with, and has nothing to do.
-            self._is_changing, self._read, self._table = True, _as_it_is, _NO_CALLS
+            self._is_changing, self._read, self._table = True, _as_it_is, NO_CALLS
         else:
             self._table = routes.events
 
