@@ -129,6 +129,6 @@ def _sendable(error: Exception) -> Exception:
         return error
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  # whatever its __reduce__ or __init__ raises
         return StreamChatError(f"{type(error).__name__}: {error}")
     return error

@@ -651,12 +651,15 @@ def test_values_are_read_or_refused(row: tuple[Any, Any, Any, Any], strict: bool
             parameters.read({"x": sent}, strict=strict)
 
 
-@pytest.mark.parametrize("row", VALUES, ids=lambda row: f"{row[0]}-{row[1]}"[:50])
+@pytest.mark.parametrize(
+    "row",
+    [row for row in VALUES if row[3] is not None and row[0] != set[str]],
+    ids=lambda row: f"{row[0]}-{row[1]}"[:50],
+)
 def test_what_is_read_strictly_fits_the_schema(row: tuple[Any, Any, Any, Any]) -> None:
     """The schema that the model was given takes what ``read`` takes."""
-    kind, sent, _, to_the_letter = row
-    if to_the_letter is not None and kind != set[str]:
-        jsonschema.validate({"x": sent}, Parameters.of(one(kind), "f").schema)
+    kind, sent, _, _ = row
+    jsonschema.validate({"x": sent}, Parameters.of(one(kind), "f").schema)
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
