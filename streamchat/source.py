@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from streamchat.plan import Plan
@@ -20,7 +20,7 @@ from streamchat.protocol.errors import (
     TransportError,
     TruncatedStreamError,
 )
-from streamchat.protocol.reader import EventReader
+from streamchat.protocol.reader import EventReader, Item
 from streamchat.refusal import expirer, refusal, timed_out
 from streamchat.transport import Exchange, passage
 from streamchat.watchdog import Watchdog
@@ -89,7 +89,7 @@ class Source:
 
     # --- opening ---------------------------------------------------------------------------------
 
-    async def open(self) -> list[bytes]:
+    async def open(self) -> Sequence[Item]:
         """Send the request, again if need be, and return the blocks that hold the first event.
 
         Raises:
@@ -146,7 +146,7 @@ class Source:
             await self._bounded(plan.pacer.before_attempt(plan.request, plan.body), None)
         return self._aborted
 
-    async def _attempt(self, watchdog: Watchdog) -> list[bytes] | StreamChatError:
+    async def _attempt(self, watchdog: Watchdog) -> Sequence[Item] | StreamChatError:
         """One try, up to its first event; or why it failed."""
         plan = self._plan
         self.reader = EventReader(plan.max_event_bytes)
@@ -214,7 +214,7 @@ class Source:
 
     # --- receiving -------------------------------------------------------------------------------
 
-    async def receive(self) -> list[bytes]:
+    async def receive(self) -> Sequence[Item]:
         """Wait for bytes that complete at least one more event, and return the blocks.
 
         Raises:
@@ -232,7 +232,7 @@ class Source:
             self.longest_gap = gap
         return blocks
 
-    async def _next_blocks(self, exchange: Exchange) -> list[bytes]:
+    async def _next_blocks(self, exchange: Exchange) -> Sequence[Item]:
         reader = self.reader
         while True:
             chunk = await exchange.read()

@@ -16,7 +16,7 @@ import copy
 import inspect
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from operator import length_hint
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,7 @@ from streamchat.protocol.errors import (
     TruncatedStreamError,
 )
 from streamchat.protocol.events import Event
+from streamchat.protocol.reader import Item
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
@@ -104,7 +105,7 @@ class ChatStream(Listeners):
         self._read: Callable[[Any], Event | None] = self._source.reader.read
         # How it ended: the answer, or why there is none. ``None`` while it has not.
         self._outcome: ChatResponse | Exception | None = None
-        self._pending: list[bytes] | None = None
+        self._pending: Sequence[Item] | None = None
         self._blocks: Iterator[Any] = _NOTHING
         self._empty_blocks = 0
         self._unyielded = 0
@@ -301,8 +302,13 @@ class ChatStream(Listeners):
         self._raw = True
         try:
             while True:
-                for block in self._unchanged if self._is_changing else self._blocks:
-                    frame = self._source.reader.read_frame(block)
+                reader = self._source.reader  # opening may have made a new one
+                if self._is_changing:
+                    blocks = self._unchanged = reader.unread(self._unchanged)
+                else:
+                    blocks = self._blocks = reader.unread(self._blocks)
+                for block in blocks:
+                    frame = reader.read_frame(block)
                     if frame is not None:
                         return frame
                 if type(self._outcome) is StreamChatError:
@@ -357,7 +363,7 @@ class ChatStream(Listeners):
             except StreamChatError:
                 if source.reader.end is None:
                     raise
-                blocks = []  # raw frames, and [DONE] did not come: complete all the same
+                blocks = ()  # raw frames, and [DONE] did not come: complete all the same
             if not blocks:
                 await self._wind_up()
                 return False

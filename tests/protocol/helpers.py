@@ -140,7 +140,7 @@ class FullPath:
         return self.accumulator.snapshot()
 
 
-def outcome(reader: FullPath | EventReader, block: bytes) -> tuple[Any, ...]:
+def outcome(reader: FullPath | EventReader, block: Any) -> tuple[Any, ...]:
     """What reading a block did, comparable: an event in full, nothing, or an error's facts."""
     try:
         event = reader.read(block)
@@ -155,8 +155,13 @@ def read_all(
     chunks: Iterable[bytes], *, fast: bool
 ) -> tuple[list[tuple[Any, ...]], ChatResponse, bool]:
     """Every event in full, the answer, and whether the terminator came."""
-    reader = EventReader() if fast else FullPath()
-    outcomes = [outcome(reader, block) for block in blocks_of(chunks)]
+    reader: EventReader | FullPath
+    if fast:
+        fast_reader = reader = EventReader()
+        outcomes = [outcome(reader, item) for chunk in chunks for item in fast_reader.split(chunk)]
+    else:
+        reader = FullPath()
+        outcomes = [outcome(reader, block) for block in blocks_of(chunks)]
     return [item for item in outcomes if item != ("nothing",)], reader.snapshot, reader.terminated
 
 

@@ -207,6 +207,105 @@ def test_any_events_are_read_alike(events: list[Event]) -> None:
     assert state(full) == state(fast)
 
 
+STRINGS = [
+    b"a",
+    b" the",
+    b"",
+    b'\\"',
+    b"\\n",
+    b'"',
+    b"\\",
+    b'","',
+    b',"b',
+    b'\\",',
+    b'"\n\n,"',
+    b"\n",
+    b"\r",
+]
+
+
+@examples(1500)
+@given(
+    st.sampled_from(LANES),
+    st.lists(
+        st.one_of(
+            st.sampled_from(STRINGS[:3]),
+            st.lists(st.sampled_from(STRINGS), max_size=3).map(b"".join),
+            st.lists(st.sampled_from(STRING_PIECES), max_size=3).map(b"".join),
+        ),
+        min_size=2,
+        max_size=6,
+    ),
+    st.sampled_from([b"", b"", b"", b": c", b"\n", b"data: [DONE]"]),
+    st.integers(0, 6),
+)
+def test_a_run_is_never_noticed(
+    lane: str, middles: list[bytes], between: bytes, position: int
+) -> None:
+    """Neighbours that are decoded together: whatever stands between their quotes."""
+    before, after = TEMPLATES[lane]
+    start = STARTS[6 if lane.endswith("1") else 5] if "arg" in lane else STARTS[0]
+    blocks = [before + b'"' + middle + b'"' + after for middle in middles]
+    if between:
+        blocks.insert(position, between)
+    chunks = [
+        block_of(start) + b"\n\n" + before + b'"x"' + after + b"\n\n",
+        b"".join(block + b"\n\n" for block in blocks),
+        before + b'"y"' + after + b"\n\n",
+    ]
+    assert read_all(chunks, fast=False) == read_all(chunks, fast=True)
+
+
+@pytest.mark.parametrize(
+    "middles",
+    [
+        [b"a\\", b',"b'],  # as many strings as blocks, when joined
+        [b"a\\", b',"b', b"c"],
+        [b'a","b'],
+        [b'a","b', b"c\\", b"d"],
+        [b"a\\", b"b\\", b',","c'],
+        [b'a"\n\n,"b', b"c"],
+        [b"a\\\\", b"b"],
+        [b'\\"', b'\\",\\"'],
+        [b'"', b'"'],
+        [b'a"\n,\n"b', b"c"],
+    ],
+)
+def test_strings_of_a_run_do_not_flow_into_each_other(middles: list[bytes]) -> None:
+    """Blocks that are wrong alone, and right when their strings are joined."""
+    before, after = TEMPLATES["text 0"]
+    chunks = [
+        before + b'"x"' + after + b"\n\n",
+        b"".join(before + b'"' + middle + b'"' + after + b"\n\n" for middle in middles),
+    ]
+    assert read_all(chunks, fast=False) == read_all(chunks, fast=True)
+
+
+@pytest.mark.parametrize("text", ["", "é", "\n", 'say "x"', "\\", "東京🚢", "x" * 300])
+def test_neighbours_of_a_lane_are_decoded_together(text: str) -> None:
+    """As texts, and as many as there are; of a run with an odd block in it, as blocks."""
+    reader = EventReader()
+    for item in reader.split(block_of(ContentDelta("x")) + b"\n\n"):
+        reader.read(item)
+    block = block_of(ContentDelta(text)) + b"\n\n"
+    assert reader.split(block * 3) == [text] * 3
+    assert [reader.read(text)] * 2 == [ContentDelta(text)] * 2
+    assert reader.split(block * 3 + b": c\n\n") == [block[:-2]] * 3 + [b": c"]
+
+
+def test_who_leaves_a_run_for_frames_gets_the_rest_of_it() -> None:
+    """Byte by byte as it came, though it was decoded already."""
+    reader = EventReader()
+    for item in reader.split(block_of(ContentDelta("x")) + b"\n\n"):
+        reader.read(item)
+    blocks = [block_of(ContentDelta(text)).replace(b"b", b"\\u0062") for text in "abc"]
+    items = iter(reader.split(b"".join(block + b"\n\n" for block in blocks)))
+    assert reader.read(next(items)) == ContentDelta("a")
+    rest = reader.unread(items)
+    assert list(reader.unread(rest)) == blocks[1:]
+    assert list(reader.unread(iter(()))) == []
+
+
 # --- what the lane is for ------------------------------------------------------------------------
 
 

@@ -372,7 +372,11 @@ class Counted(bytes):
         Counted.copied += len(self) + len(other)
         return bytes(self) + other
 
-    def __radd__(self, other: bytes) -> bytes:
+    def __radd__(self, other: bytes | bytearray) -> bytes | bytearray:
+        if isinstance(other, bytearray):  # ``tail += chunk`` grows in place, and would come here
+            Counted.copied += len(self)
+            other += bytes(self)
+            return other
         Counted.copied += len(self) + len(other)
         return other + bytes(self)
 
