@@ -11,7 +11,6 @@ every failure leaves through ``_fail``.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import warnings
@@ -42,11 +41,6 @@ from streamchat.timing import Timing
 from streamchat.views import Frames, Pieces
 
 __all__ = ["ChatStream"]
-
-YIELD_EVERY = 256
-"""Events after which the loop gets a turn although more are there, so that one fast answer does not
-hold up the others; 0.01 us an event (design.md 6)."""
-
 
 _NOTHING: Iterator[Any] = iter(())
 """Shared by all waiting streams: at thousands of them the collector's work counts."""
@@ -81,8 +75,8 @@ class ChatStream(Listeners):
         "_dispatcher",
         "_empty_blocks",
         "_finished_at",
-        "_first_text_at",
         "_is_changing",
+        "_is_flowing",
         "_outcome",
         "_pending",
         "_plan",
@@ -93,7 +87,6 @@ class ChatStream(Listeners):
         "_table",
         "_told",
         "_unchanged",
-        "_unyielded",
     )
 
     def __init__(self, plan: Plan) -> None:
@@ -108,8 +101,9 @@ class ChatStream(Listeners):
         self._pending: Sequence[Item] | None = None
         self._blocks: Iterator[Any] = _NOTHING
         self._empty_blocks = 0
-        self._unyielded = 0
         self._busy = False
+        # The first blocks were taken, and no middleware changes what comes.
+        self._is_flowing = False
         self._raw = False
         self._told = False
         self._routes: Routes | None = None
@@ -118,7 +112,6 @@ class ChatStream(Listeners):
         self._is_changing = False
         self._unchanged = _NOTHING
         self._changed: Iterator[Event] = _NOTHING
-        self._first_text_at: float | None = None
         self._finished_at: float | None = None
 
     # --- what it is ------------------------------------------------------------------------------
@@ -157,8 +150,8 @@ class ChatStream(Listeners):
     @property
     def timing(self) -> Timing:
         """Seconds from the request, as far as they are known."""
-        self._note_first_text()
         source = self._source
+        source.note_first_text()
         start = source.started
 
         def since(moment: float | None) -> float | None:
@@ -167,7 +160,7 @@ class ChatStream(Listeners):
         return Timing(
             since(source.first_byte_at),
             since(source.first_event_at),
-            since(self._first_text_at),
+            since(source.first_text_at),
             source.longest_gap,
             since(self._finished_at),
         )
@@ -223,8 +216,14 @@ class ChatStream(Listeners):
                                         del failure  # its traceback holds this frame
                         self._busy = False
                     return event
-                if not await self._more():
-                    break
+                if not self._is_flowing or self._source.reader.is_over:
+                    if not await self._more():
+                        break
+                else:
+                    # As _more does it, without a coroutine in between.
+                    self._busy = True
+                    self._blocks = iter(await self._source.receive())
+                    self._busy = False
         except BaseException as error:
             await self._fail(error)
             raise
@@ -331,48 +330,43 @@ class ChatStream(Listeners):
         try:
             if self._is_changing and not raw and await self._change():
                 return True
-            while await self._receive():
+            while blocks := await self._next_blocks():
                 if not self._is_changing:
+                    self._blocks = iter(blocks)
                     return True
-                self._unchanged, self._blocks = self._blocks, _NOTHING
+                self._unchanged, self._blocks = iter(blocks), _NOTHING
                 if raw or await self._change():
                     return True
             return False
         finally:
             self._busy = False
 
-    async def _receive(self) -> bool:
-        """Get the next blocks; ``False`` when the stream has ended."""
+    async def _next_blocks(self) -> Sequence[Item]:
+        """What comes next; none when the stream has ended."""
         source = self._source
         if self._outcome is not None:
             if not isinstance(self._outcome, ChatResponse):
                 # Nothing more comes; an end without an error would look like a short answer.
                 raise copy.copy(self._outcome)
-            return False
+            return ()
         if not source.attempts:
             await self._open()
         if self._pending is not None:
             self._route()
             blocks, self._pending = self._pending, None
-        else:
-            if await self._ended():
-                return False
-            self._note_first_text()
-            try:
-                blocks = await source.receive()
-            except StreamChatError:
-                if source.reader.end is None:
-                    raise
-                blocks = ()  # raw frames, and [DONE] did not come: complete all the same
-            if not blocks:
-                await self._wind_up()
-                return False
-        self._unyielded += len(blocks)
-        if self._unyielded >= YIELD_EVERY:
-            self._unyielded = 0
-            await asyncio.sleep(0)
-        self._blocks = iter(blocks)
-        return True
+            self._is_flowing = not self._is_changing
+            return blocks
+        if await self._ended():
+            return ()
+        try:
+            blocks = await source.receive()
+        except StreamChatError:
+            if source.reader.end is None:
+                raise
+            blocks = ()  # raw frames, and [DONE] did not come: complete all the same
+        if not blocks:
+            await self._wind_up()
+        return blocks
 
     def _route(self) -> None:
         """The first event comes: from here on, handlers and middleware are fixed."""
@@ -433,11 +427,6 @@ class ChatStream(Listeners):
         if isinstance(self._outcome, GenerationError):
             raise copy.copy(self._outcome)
 
-    def _note_first_text(self) -> None:
-        """Text that was read since the last arrival came with that arrival."""
-        if self._first_text_at is None and self._source.reader.has_text:
-            self._first_text_at = self._source.arrived
-
     def _freeze(self) -> Routes:
         """From here on, what is registered is what this stream uses."""
         if self._routes is None:
@@ -461,6 +450,7 @@ class ChatStream(Listeners):
             )
         if failure is not None:
             self._add_facts(failure)
+        self._is_flowing = False
         self._outcome = failure or end.response
         self._finished_at = self._source.arrived
         await self._source.finish()
@@ -473,6 +463,7 @@ class ChatStream(Listeners):
                 self._add_facts(outcome)  # whoever asks later, and how often, gets them too
             self._outcome = outcome
             self._finished_at = self._plan.clock()
+        self._is_flowing = False
         self._blocks = self._unchanged = _NOTHING
         self._changed = _NOTHING
 

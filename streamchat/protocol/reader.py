@@ -81,9 +81,11 @@ class EventReader:
         "_proofs",
         "_run",
         "_suffix",
+        "_suffix_and_blank",
         "end",
         "has_events",
         "has_text",
+        "is_over",
         "terminated",
     )
 
@@ -94,6 +96,8 @@ class EventReader:
         """``message-end``, once it was read; nothing is decoded after it (faults.md F84)."""
         self.terminated = False
         """Whether ``[DONE]`` was read; without :attr:`end` the answer is cut off."""
+        self.is_over = False
+        """Whether nothing more is expected: :attr:`end`, :attr:`terminated` or :attr:`too_large`."""
         self.has_events = False
         """Whether any event was read."""
         self.has_text = False
@@ -104,11 +108,12 @@ class EventReader:
         self._proofs = 0
         self._prefix: bytes
         self._suffix: bytes
+        self._suffix_and_blank: bytes
         self._around: int
         self._append: Callable[[str], None]
         self._make: Callable[[str], Event]
         self._leave_lane()
-        # The blocks of the run whose texts are being read; empty where blocks are.
+        # The blocks of the run whose texts are being read; empty where no run is.
         self._run = b""
 
     @property
@@ -123,7 +128,16 @@ class EventReader:
 
     def split(self, chunk: bytes) -> Sequence[Item]:
         """Take the next bytes and return the blocks that they complete; of a run, their texts."""
-        blocks = self._decoder.cut(chunk)
+        decoder = self._decoder
+        self._run = b""
+        if decoder.is_between_blocks and len(chunk) <= decoder.max_bytes:
+            # One block and no more is what comes while a model writes: 0.7 us instead of 3.2.
+            text = self._read_lane(chunk, self._suffix_and_blank, self._around + 2)
+            if text is not None:
+                return (text,)
+        blocks = decoder.cut(chunk)
+        if decoder.error is not None:
+            self.is_over = True
         if blocks is None:
             return ()
         if len(blocks) > 2 * self._around:  # more than one block of the lane, or a long one
@@ -131,7 +145,6 @@ class EventReader:
             if texts is not None:
                 self._run = blocks
                 return texts
-        self._run = b""
         return blocks.split(b"\n\n")
 
     def read(self, item: Item) -> Event | None:
@@ -141,24 +154,21 @@ class EventReader:
             DecodeError: the block is not an event, or contradicts those before it.
             GenerationError: the block is an error event.
         """
-        if type(item) is str:
-            self._append(item)
-            return self._make(item)
-        block: bytes = item  # type: ignore[assignment]  # mypy does not narrow by type()
-        # Both are there if both were removed. (startswith and endswith take twice as long.)
-        string = block.removeprefix(self._prefix).removesuffix(self._suffix)
-        if len(block) - len(string) == self._around:
-            try:
-                text = _decode_string(b'"' + string + b'"')
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                pass  # the full way says what is wrong, outside of here: nothing may be chained
-            else:
-                self._append(text)
-                return self._make(text)
-        return self._read_fully(block)
+        text = item
+        if not isinstance(text, str):
+            lane = self._read_lane(text, self._suffix, self._around)
+            if lane is None:
+                return self._read_fully(text)
+            text = lane
+        self._append(text)
+        return self._make(text)
 
     def unread(self, items: Iterator[Item]) -> Iterator[bytes]:
-        """The last items of a ``split`` as blocks, for whoever wants to read frames from there."""
+        """The last items of a ``split`` as blocks, for whoever wants to read frames from there.
+
+        The lane is left, so that what comes is split into blocks as well.
+        """
+        self._leave_lane()
         if not self._run:
             return items  # type: ignore[return-value]  # no run: they are blocks
         blocks, self._run = self._run.split(b"\n\n"), b""
@@ -171,12 +181,13 @@ class EventReader:
         frame = self._decoder.parse(block)
         if frame is not None:
             if is_terminator(frame):
-                self.terminated = True
+                self.terminated = self.is_over = True
             elif self.end is None and (
                 frame.event in ("message-end", "error") or b'"message-end"' in frame.data
             ):
                 event = decode_event(frame)
-                self.end = event if isinstance(event, MessageEnd) else self.end
+                if isinstance(event, MessageEnd):
+                    self.end, self.is_over = event, True
         return frame
 
     @staticmethod
@@ -211,7 +222,7 @@ class EventReader:
             return None
         event = decode_event(frame)
         if event is None:
-            self.terminated = True
+            self.terminated = self.is_over = True
             self._leave_lane()
             return None
         try:
@@ -221,7 +232,7 @@ class EventReader:
         else:
             self.has_events = True
             if isinstance(completed, MessageEnd):
-                self.end = completed
+                self.end, self.is_over = completed, True
                 self._leave_lane()
             elif completed is event:
                 self._take_lane(block, event)
@@ -276,7 +287,7 @@ class EventReader:
                 return
             before, after = block[: place + 1], block[place + len(literal) - 1 :]
             if self._is_lane(kind, index, before, after):
-                self._prefix, self._suffix = before, after
+                self._prefix, self._suffix, self._suffix_and_blank = before, after, after + b"\n\n"
                 self._around = len(before) + len(after)
                 self._append, self._make = append, _maker(kind, index)
                 return
@@ -294,12 +305,26 @@ class EventReader:
             known = _proven[key] = _says(before + _PROBE + after, expected)
         return known
 
+    def _read_lane(self, block: bytes, suffix: bytes, around: int) -> str | None:
+        """The text, if the block is of the lane; ``None`` if not, or if what it holds is no string.
+
+        The full way says what is wrong with it then.
+        """
+        # Both are there if both were removed. (startswith and endswith take twice as long.)
+        string = block.removeprefix(self._prefix).removesuffix(suffix)
+        if len(block) - len(string) != around:
+            return None
+        try:
+            return _decode_string(b'"' + string + b'"')
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
     def _read_run(self, blocks: bytes) -> list[str] | None:
         """The texts, if all of the blocks are of the lane; ``None`` if not, or if one is no string."""
         prefix = self._prefix
         strings = [
             block.removeprefix(prefix)
-            for block in blocks.removesuffix(self._suffix).split(self._suffix + b"\n\n")
+            for block in blocks.removesuffix(self._suffix).split(self._suffix_and_blank)
         ]
         count = len(strings)
         joined = b'","'.join(strings)
@@ -319,7 +344,7 @@ class EventReader:
 
     def _leave_lane(self) -> None:
         self._lane = None
-        self._prefix = self._suffix = b""
+        self._prefix = self._suffix = self._suffix_and_blank = b""
         self._around = _NO_LANE
         self._append, self._make = _no_text, ToolPlanDelta
 

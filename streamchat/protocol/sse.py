@@ -72,16 +72,18 @@ class FrameDecoder:
         "_head",
         "_held_newline",
         "_id",
-        "_max_bytes",
         "_retry",
         "_tail",
         "error",
+        "is_between_blocks",
+        "max_bytes",
     )
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES, last_event_id: str = "") -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        """The largest block, in bytes."""
         self._id = last_event_id
         self._retry: int | None = None
         # The start of the stream while it may still be a byte order mark; None afterwards.
@@ -93,6 +95,8 @@ class FrameDecoder:
         # because it may be half of the blank line that ends the block.
         self._tail = bytearray()
         self._held_newline = False
+        self.is_between_blocks = False
+        """Whether the last chunk ended with a blank line, and nothing of it counts for the next."""
         self.error: FrameTooLargeError | None = None
         """Set by :meth:`split` when a block passed the limit; the decoder is then of no use."""
 
@@ -114,7 +118,7 @@ class FrameDecoder:
             if frame is not None:
                 frames.append(frame)
         if self.error is not None:
-            error, self.error = self.error, FrameTooLargeError(limit=self._max_bytes)
+            error, self.error = self.error, FrameTooLargeError(limit=self.max_bytes)
             error.frames = frames
             raise error
         return frames
@@ -152,15 +156,16 @@ class FrameDecoder:
             if tail:
                 blocks = bytes(tail) + blocks
                 tail.clear()
-        if size > self._max_bytes and blocks is not None:
+        if size > self.max_bytes and blocks is not None:
             blocks = self._within_limit(blocks)
         if rest and self.error is None:
             if rest[-1:] == b"\n":
                 rest = rest[:-1]
                 self._held_newline = True
             tail += rest
-            if len(tail) > self._max_bytes:
+            if len(tail) > self.max_bytes:
                 self._give_up()
+        self.is_between_blocks = not (tail or self._held_newline or self._after_cr or self.error)
         return blocks
 
     def parse(self, block: bytes) -> Frame | None:
@@ -224,7 +229,7 @@ class FrameDecoder:
         """The blocks before the first that is too large."""
         kept: list[bytes] = []
         for block in blocks.split(b"\n\n"):
-            if len(block) > self._max_bytes:
+            if len(block) > self.max_bytes:
                 self._give_up()
                 break
             kept.append(block)
@@ -232,7 +237,7 @@ class FrameDecoder:
 
     def _give_up(self) -> None:
         self._tail.clear()
-        self.error = FrameTooLargeError(limit=self._max_bytes)
+        self.error = FrameTooLargeError(limit=self.max_bytes)
 
 
 def encode_frame(frame: Frame) -> bytes:

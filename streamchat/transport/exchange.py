@@ -20,7 +20,7 @@ DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 16 * 1024
 """What is spent after the answer to get the connection back (faults.md F64)."""
 READ_BYTES = 32 * 1024
-"""What is read at a time. Twice as much would cost 5 % less an event (benchmarks/decode.py) and hold
+"""What is read at a time. Twice as much would cost 1 % less an event (benchmarks/decode.py) and hold
 436 KiB in a stalled stream of a flood instead of 190 (tests/resources)."""
 LEFT_BYTES = 4 * 1024 * 1024
 """What may be parsed at the end of a TLS connection, twice this at most. 256 KiB can be waiting there,

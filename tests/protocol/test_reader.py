@@ -306,6 +306,26 @@ def test_who_leaves_a_run_for_frames_gets_the_rest_of_it() -> None:
     assert list(reader.unread(iter(()))) == []
 
 
+def test_a_block_of_the_lane_is_held_to_the_limit() -> None:
+    """Also where it comes alone, and is not cut from anything."""
+    delta = block_of(ContentDelta("x" * 30))
+    reader = EventReader(len(delta) + 2)
+    assert [reader.read(item) for item in reader.split(delta + b"\n\n")] == [ContentDelta("x" * 30)]
+    assert reader.split(delta + b"\n\n") == ("x" * 30,)
+    assert not reader.is_over
+    assert reader.split(block_of(ContentDelta("x" * 33)) + b"\n\n") == ()
+    assert reader.too_large is not None
+    assert reader.is_over
+
+
+@pytest.mark.parametrize("before", [b"", b"\n", b"\r", b"\r\n", b"i", b"id: 7\n", b": c\n\n"])
+def test_a_block_that_comes_alone_is_not_taken_from_what_came_before(before: bytes) -> None:
+    """Half a block, half a line end or a blank line before it: the lane is for whole blocks."""
+    delta = block_of(ContentDelta("x")) + b"\n\n"
+    chunks = [delta, before, delta, delta]
+    assert read_all(chunks, fast=False) == read_all(chunks, fast=True)
+
+
 # --- what the lane is for ------------------------------------------------------------------------
 
 

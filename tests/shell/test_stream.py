@@ -34,6 +34,7 @@ from streamchat import (
     UnknownEvent,
 )
 from streamchat.policy import RetryBudget
+from streamchat.protocol import encode_event, encode_frame
 from tests.fakes import Answer, FakeTransport, make_stream
 from tests.frames import body, cited, failed, pieces, plain, thinking, tools
 from tests.virtual import run_virtual
@@ -94,6 +95,20 @@ async def test_frames_are_raw_and_call_no_handlers() -> None:
     frames = [frame async for frame in stream.frames()]
     assert [frame.event for frame in frames] == [event.type for event in plain()] + ["message"]
     assert (heard, stream.snapshot.text) == ([], "")
+
+
+@pytest.mark.parametrize("chunks", ["one by one", "together"])
+@pytest.mark.parametrize("read", range(1, 9))
+async def test_events_and_frames_take_turns(read: int, chunks: str) -> None:
+    """Whoever changes between the two loses nothing, also between texts that were decoded together."""
+    answer = [*pieces(plain(*"abcdefgh"), done=False)]
+    steps = answer if chunks == "one by one" else [b"".join(answer[:4]), b"".join(answer[4:])]
+    stream = make_stream(Answer(*steps))
+    events = [await anext(stream) for _ in range(read)]
+    frames = [await anext(stream.frames()) for _ in range(2)]
+    rest = [event async for event in stream]
+    sent = [*map(encode_event, events), *frames, *map(encode_event, rest)]
+    assert [encode_frame(frame) for frame in sent] == answer
 
 
 async def test_frames_of_a_cut_answer_end_with_an_error() -> None:
