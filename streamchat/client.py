@@ -550,7 +550,7 @@ def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:
 
 def _request_headers(
     key: Secret | None, client_name: str | None, extra: Mapping[str, str]
-) -> dict[str, str]:
+) -> Mapping[str, str]:
     """Headers of every request (protocol.md 1.2; faults.md 8)."""
     headers = {
         "Accept": "text/event-stream",

@@ -91,8 +91,13 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def merged_headers(headers: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
-    """Headers with others over them, whatever the case of their names."""
+def merged_headers(headers: Mapping[str, str], extra: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers with others over them, whatever the case of their names.
+
+    Without others they are the same object, so that a thousand streams share it.
+    """
+    if not extra:
+        return headers
     merged = dict(headers)
     own = {name.lower(): name for name in headers}
     for name, value in extra.items():

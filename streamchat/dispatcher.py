@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
@@ -32,11 +32,11 @@ from streamchat.protocol.events import (
     ToolPlanDelta,
     UnknownEvent,
 )
-from streamchat.routes import ALL_EVENTS, Registration, Role
+from streamchat.routes import ALL_EVENTS, KeptTable, Registration, Role, Routes, compile_routes
 from streamchat.signatures import checked_callable, is_async, name_of, takes_context
 from streamchat.steps import STEP_CLASSES, StepEnd, StepStart, ToolResult
 
-__all__ = ["Context", "Dispatcher", "Handler", "Listeners", "StreamView"]
+__all__ = ["Context", "Dispatcher", "Handler", "Listeners", "StreamView", "routes_of"]
 
 E = TypeVar("E")
 E2 = TypeVar("E2")
@@ -289,10 +289,12 @@ class Dispatcher(Listeners):
     It belongs to no stream: one dispatcher serves any number of them at once.
     """
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "kept")
 
     def __init__(self) -> None:
         self._entries: list[Registration | _Included] = []
+        self.kept = KeptTable()
+        """What its streams have in common; for :func:`routes_of`."""
 
     def include(self, other: Dispatcher | Handler) -> None:
         """Call the other's handlers too, at this place in the order; also those it gets later.
@@ -416,6 +418,15 @@ def as_dispatchers(handlers: Any) -> tuple[Dispatcher, ...]:
     if isinstance(handlers, str | Dispatcher | Handler) or not hasattr(handlers, "__iter__"):
         raise TypeError(f"handlers must be a list, not {type(handlers).__name__}: handlers=[...]")
     return tuple(as_dispatcher(each) for each in handlers)
+
+
+def routes_of(dispatchers: Sequence[Dispatcher], make_context: Callable[[], Context]) -> Routes:
+    """What one stream uses of these dispatchers, in this order; see :func:`compile_routes`."""
+    return compile_routes(
+        [entry for dispatcher in dispatchers for entry in dispatcher.registrations()],
+        make_context,
+        dispatchers[-1].kept if dispatchers else None,
+    )
 
 
 def as_dispatcher(handlers: Any) -> Dispatcher:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from random import random as draw
 from typing import Any, Protocol
 
@@ -51,7 +50,10 @@ class Plan:
     wall_clock: Callable[[], float] = time.time
     random: Callable[[], float] = draw
 
-    @cached_property
-    def body(self) -> bytes:
-        """The request as it is sent."""
+    def encode(self) -> bytes:
+        """The request as it is sent.
+
+        Raises:
+            TypeError, ValueError: it holds what JSON cannot say; the message says where.
+        """
         return encode_json(self.request.to_dict())

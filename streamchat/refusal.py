@@ -25,7 +25,6 @@ from streamchat.protocol.events import MessageEnd
 from streamchat.transport import Exchange
 
 __all__ = [
-    "expirer",
     "failed_generation",
     "mask_key",
     "refusal",
@@ -67,15 +66,6 @@ def timed_out(host: str, phase: str, seconds: float, *, queued: int = 0) -> Stre
     template = _QUEUE_TEXT if queued else _TIMEOUT_TEXTS[phase]
     text = template.format(host=host, seconds=f"{seconds:g}", queued=queued)
     return StreamTimeoutError(f"{text} (Timeout.{phase})", phase=phase, seconds=seconds, host=host)
-
-
-def expirer(exchange: Exchange, host: str) -> Callable[[str, float], None]:
-    """What the watchdog calls; it knows the exchange and not the stream."""
-
-    def expire(phase: str, seconds: float) -> None:
-        exchange.abort(timed_out(host, phase, seconds))
-
-    return expire
 
 
 def failed_generation(end: MessageEnd) -> GenerationError | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -23,6 +23,7 @@ __all__ = [
     "ALL_EVENTS",
     "NO_CALLS",
     "Call",
+    "KeptTable",
     "Registration",
     "Role",
     "Routes",
@@ -64,14 +65,16 @@ class Registration:
 
 Call = tuple[Callable[[Any], Any], bool, Registration]
 """A registration as it is called: with the event alone, awaited or not."""
+Table = Mapping[type, tuple[Call, ...]]
+"""Every event class to its handlers, in registration order; empty where there are none."""
 
 
 @attrs.define
 class Routes:
     """What was registered when a stream started, bound to its context."""
 
-    events: Mapping[type, tuple[Call, ...]]
-    """Every event class to its handlers, in registration order; empty where there are none."""
+    events: Table
+    """What to call for an event."""
     errors: tuple[Call, ...]
     """``on_error`` handlers, in registration order."""
     middleware: tuple[Call, ...]
@@ -203,33 +206,67 @@ _ADDED: Mapping[type, tuple[str, ...]] = {
 """What the accumulator adds to an event."""
 
 
-NO_CALLS: Mapping[type, tuple[Call, ...]] = dict.fromkeys((*ALL_EVENTS, *STEP_CLASSES), ())
+NO_CALLS: Table = dict.fromkeys((*ALL_EVENTS, *STEP_CLASSES), ())
 """Nobody listens. Shared by all streams without handlers: a waiting one would be a twenty-fifth larger."""
 
 
-def compile_routes(registrations: Iterable[Registration], context: Context) -> Routes:
-    """Freeze registrations into what one stream uses."""
+@attrs.define(eq=False)
+class KeptTable:
+    """The last table of calls that streams of a dispatcher used; the next ones mostly use the same.
+
+    A waiting stream with a table of its own would be a twentieth larger (benchmarks/memory.py).
+    """
+
+    last: tuple[Sequence[Registration], Table] | None = None
+    """Both in one, because streams in other threads may read it now."""
+
+
+def compile_routes(
+    registrations: Sequence[Registration],
+    make_context: Callable[[], Context],
+    kept: KeptTable | None = None,
+) -> Routes:
+    """Freeze registrations into what one stream uses.
+
+    Args:
+        registrations: in the order in which they are called.
+        make_context: called if one of them takes a context.
+        kept: where a table is found and left, unless something in it is for this stream alone.
+    """
+    takes_context = any(registration.takes_context for registration in registrations)
+    context = make_context() if takes_context else None
+    is_own = takes_context or any(registration.once for registration in registrations)
+    errors = _calls("on_error handler", registrations, context)
+    middleware = _calls("event middleware", registrations, context)
+    if is_own or kept is None:
+        return Routes(_table(registrations, context), errors, middleware)
+    last = kept.last
+    if last is None or last[0] != registrations:
+        last = kept.last = registrations, _table(registrations, context)
+    return Routes(last[1], errors, middleware)
+
+
+def _calls(
+    role: Role, registrations: Sequence[Registration], context: Context | None
+) -> tuple[Call, ...]:
+    return tuple(_bind(entry, context) for entry in registrations if entry.role == role)
+
+
+def _table(registrations: Sequence[Registration], context: Context | None) -> Table:
     table: dict[type, tuple[Call, ...]] = {}
-    beside: dict[str, list[Call]] = {"on_error handler": [], "event middleware": []}
     for registration in registrations:
-        call = _bind(registration, context)
         if registration.role == "handler":
+            call = _bind(registration, context)
             for event_class in registration.types:
                 table[event_class] = (*table.get(event_class, ()), call)
-        else:
-            beside[registration.role].append(call)
-    return Routes(
-        {**NO_CALLS, **table} if table else NO_CALLS,
-        tuple(beside["on_error handler"]),
-        tuple(beside["event middleware"]),
-    )
+    return {**NO_CALLS, **table} if table else NO_CALLS
 
 
-def _bind(registration: Registration, context: Context) -> Call:
+def _bind(registration: Registration, context: Context | None) -> Call:
     """The function as one of the event alone."""
     function = registration.function
     call: Callable[[Any], Any] = function
-    if registration.takes_context:
+    if context is not None and registration.takes_context:
         call = _with_context(function, context)
     if registration.timeout is not None:
         call = _limited(call, registration.timeout, registration.name)

@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from streamchat.context import Context
-from streamchat.dispatcher import Dispatcher, Listeners
+from streamchat.dispatcher import Dispatcher, Listeners, routes_of
 from streamchat.protocol.errors import StreamChatError
 from streamchat.protocol.request import ChatRequest
 from streamchat.refusal import two_consumers
-from streamchat.routes import Registration, Routes, compile_routes
+from streamchat.routes import Registration, Routes
 from streamchat.source import closed, stopped_by
 from streamchat.stream import ChatStream
 from streamchat.views import Pieces
@@ -99,9 +99,9 @@ class Run(Listeners, Generic[E, T]):
                 this = run()
                 return this._stream if this is not None else None
 
-            context = Context(current, request, self._data, None)
-            entries = [each for used in self._dispatchers for each in used.registrations()]
-            self._routes = compile_routes(entries, context)
+            self._routes = routes_of(
+                self._dispatchers, lambda: Context(current, request, self._data, None)
+            )
         return self._routes
 
     def _task(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:

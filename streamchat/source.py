@@ -21,7 +21,7 @@ from streamchat.protocol.errors import (
     TruncatedStreamError,
 )
 from streamchat.protocol.reader import EventReader, Item
-from streamchat.refusal import expirer, refusal, timed_out
+from streamchat.refusal import refusal, timed_out
 from streamchat.transport import Exchange, passage
 from streamchat.watchdog import Watchdog
 
@@ -41,6 +41,7 @@ class Source:
     __slots__ = (
         "__weakref__",
         "_aborted",
+        "_body",
         "_exchange",
         "_plan",
         "_scope",
@@ -58,6 +59,9 @@ class Source:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        # What cannot be sent is said now. Let go with the first event: nothing is sent after that, and
+        # a prompt can be large.
+        self._body = plan.encode()
         self._exchange: Exchange | None = None
         self._watchdog: Watchdog | None = None
         self._aborted: TransportError | None = None
@@ -116,6 +120,7 @@ class Source:
             result = await self._attempt(watchdog)
             if not isinstance(result, StreamChatError):
                 plan.budget.refund()
+                self._body = b""
                 return result
             if plan.pacer is not None:
                 plan.pacer.on_refusal(result)
@@ -151,7 +156,7 @@ class Source:
         """Wait until a try may be sent; why the stream was aborted, if it was."""
         plan = self._plan
         if plan.pacer is not None and self._aborted is None:
-            await self._bounded(plan.pacer.before_attempt(plan.request, plan.body), None)
+            await self._bounded(plan.pacer.before_attempt(plan.request, self._body), None)
         return self._aborted
 
     async def _attempt(self, watchdog: Watchdog) -> Sequence[Item] | StreamChatError:
@@ -168,7 +173,7 @@ class Source:
             exchange.close()
             return self._aborted
         self.first_byte_at = plan.clock()
-        watchdog.watch(expirer(exchange, plan.transport.host))
+        watchdog.watch(exchange, plan.transport.host)
         failure = await refusal(
             exchange, plan.transport.host, sent=plan.headers, now=plan.wall_clock
         )
@@ -195,7 +200,7 @@ class Source:
             with passage() as way:
                 exchange = await self._bounded(
                     plan.transport.open(
-                        plan.headers, plan.body, connect_timeout=plan.timeout.connect
+                        plan.headers, self._body, connect_timeout=plan.timeout.connect
                     ),
                     seconds,
                 )

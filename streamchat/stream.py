@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from streamchat.context import Context
-from streamchat.dispatcher import Dispatcher, Listeners
+from streamchat.dispatcher import Dispatcher, Listeners, routes_of
 from streamchat.plan import Plan
 from streamchat.protocol.errors import (
     GenerationError,
@@ -35,7 +35,7 @@ from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.refusal import failed_generation, mask_key, two_consumers
-from streamchat.routes import NO_CALLS, Call, Registration, Routes, compile_routes
+from streamchat.routes import NO_CALLS, Registration, Routes
 from streamchat.source import Source, closed, stopped_by
 from streamchat.timing import Timing
 from streamchat.views import Frames, Pieces
@@ -71,7 +71,6 @@ class ChatStream(Listeners):
         "_blocks",
         "_busy",
         "_changed",
-        "_context",
         "_dispatcher",
         "_empty_blocks",
         "_finished_at",
@@ -90,10 +89,8 @@ class ChatStream(Listeners):
     )
 
     def __init__(self, plan: Plan) -> None:
-        _ = plan.body  # what cannot be sent is said now
         self._plan = plan
-        self._dispatcher = Dispatcher()
-        self._context = Context(weakref.ref(self), plan.request, plan.data, plan.index)
+        self._dispatcher: Dispatcher | None = None  # its own; few streams have one
         self._source = Source(plan)
         self._read: Callable[[Any], Event | None] = self._source.reader.read
         # How it ended: the answer, or why there is none. ``None`` while it has not.
@@ -107,7 +104,7 @@ class ChatStream(Listeners):
         self._raw = False
         self._told = False
         self._routes: Routes | None = None
-        self._table: Mapping[type, tuple[Call, ...]] = {}
+        self._table = NO_CALLS
         # With event middleware only: blocks that have not been through it, events that have.
         self._is_changing = False
         self._unchanged = _NOTHING
@@ -430,12 +427,13 @@ class ChatStream(Listeners):
     def _freeze(self) -> Routes:
         """From here on, what is registered is what this stream uses."""
         if self._routes is None:
-            dispatchers = (*self._plan.dispatchers, self._dispatcher)
-            self._routes = compile_routes(
-                [entry for dispatcher in dispatchers for entry in dispatcher.registrations()],
-                self._context,
-            )
+            own = () if self._dispatcher is None else (self._dispatcher,)
+            self._routes = routes_of((*self._plan.dispatchers, *own), self._make_context)
         return self._routes
+
+    def _make_context(self) -> Context:
+        plan = self._plan
+        return Context(weakref.ref(self), plan.request, plan.data, plan.index)
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -507,6 +505,8 @@ class ChatStream(Listeners):
                 "this stream has begun to hand out events, and its handlers are fixed: register "
                 "them before you consume it"
             )
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher()
         self._dispatcher.add(registration)
 
     def __del__(self) -> None:

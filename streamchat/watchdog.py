@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 
 from streamchat.policy import Timeout
+from streamchat.refusal import timed_out
+from streamchat.transport import Abortable
 
 __all__ = ["Watchdog"]
 
@@ -26,8 +28,9 @@ class Watchdog:
 
     __slots__ = (
         "_clock",
-        "_expire",
+        "_exchange",
         "_handle",
+        "_host",
         "_loop",
         "_timeout",
         "first_event_due",
@@ -47,7 +50,8 @@ class Watchdog:
         self._clock = clock
         self._loop = loop
         self._handle: asyncio.TimerHandle | None = None
-        self._expire: Callable[[str, float], None] | None = None
+        self._exchange: Abortable | None = None
+        self._host = ""
         self.started = clock()
         """When the request began."""
         self.total_due = None if timeout.total is None else self.started + timeout.total
@@ -84,18 +88,17 @@ class Watchdog:
         """Whether a wait of so many seconds ends before ``total`` does."""
         return self.total_due is None or self._clock() + delay < self.total_due
 
-    def watch(self, expire: Callable[[str, float], None]) -> None:
-        """Start to look, until :meth:`stop` or until a limit is passed.
+    def watch(self, exchange: Abortable, host: str) -> None:
+        """Start to look, until :meth:`stop`, or until a limit is passed and the exchange aborted.
 
-        ``expire`` gets the phase and its limit. It must not refer to the stream, or a dropped stream
-        would live as long as the timer.
+        (The exchange, and not the stream, which would live as long as the timer when it is dropped.)
         """
-        self._expire = expire
+        self._exchange, self._host = exchange, host
         self._set()
 
     def stop(self) -> None:
         """Look no more; no timer is left."""
-        self._expire = None
+        self._exchange = None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -114,8 +117,8 @@ class Watchdog:
         )
 
     def _look(self, doubted: tuple[float, str, float] | None = None) -> None:
-        due, expire = self.due(), self._expire
-        if expire is None:
+        due, exchange = self.due(), self._exchange
+        if exchange is None:
             return
         if due is None or self._clock() < due[0]:
             self._set()
@@ -124,4 +127,4 @@ class Watchdog:
             self._handle = self._loop.call_later(0, self._look, due)
         else:
             self._handle = None
-            expire(due[1], due[2])
+            exchange.abort(timed_out(self._host, due[1], due[2]))

@@ -34,7 +34,7 @@ from streamchat.transport.connections import (
 from streamchat.transport.exchange import Exchange
 from streamchat.transport.failures import failed_request, not_http
 
-__all__ = ["LOOPBACK", "Exchange", "Session", "SslContext", "Transport", "passage"]
+__all__ = ["LOOPBACK", "Abortable", "Exchange", "Session", "SslContext", "Transport", "passage"]
 
 SslContext = ssl_module.SSLContext
 """A TLS context of the caller's own, for ``Client(ssl=...)``."""

@@ -46,7 +46,6 @@ class Exchange:
         "_response",
         "_started",
         "bytes_received",
-        "headers",
         "status",
     )
 
@@ -69,13 +68,15 @@ class Exchange:
         self._ending = _Ending.of(response)
         self.status = response.status
         """The HTTP status."""
-        self.headers: Mapping[str, str] = {
-            name.lower(): value for name, value in response.headers.items()
-        }
-        """The response's headers, names in lower case; of a repeated header the last."""
         self.bytes_received = 0
         """Bytes of the body that :meth:`read` has returned."""
         self._wake_when_lost()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's headers, names in lower case; of a repeated header the last."""
+        # Made when asked for: a waiting stream need not hold them twice.
+        return {name.lower(): value for name, value in self._response.headers.items()}
 
     async def read(self) -> bytes:
         """The next bytes, as soon as there are any; ``b""`` at the end of the body.

@@ -35,8 +35,9 @@ TIERS: list[set[str]] = [
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
     {"routes"},
     {"dispatcher"},
-    {"watchdog", "transport"},
+    {"transport"},
     {"plan", "refusal"},
+    {"watchdog"},
     {"source"},
     {"stream"},
     # Several streams as one: tool runs, structured answers.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
+import weakref
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -230,6 +232,49 @@ class LoudUi(Ui):
 
     def on_message_end(self, event: MessageEnd) -> None:
         self.log.append("end")
+
+
+async def test_streams_of_a_dispatcher_share_what_they_look_up() -> None:
+    """As long as the same functions are registered, and none of them is for one stream alone."""
+    client, given = Dispatcher(), Dispatcher()
+    heard: list[str] = []
+    given.on_content_delta(lambda event: heard.append("given"))
+
+    async def table_of(**options: Any) -> Any:
+        stream = make_stream(Answer(body(plain("x"))), **options)
+        await stream
+        return stream._table
+
+    first = await table_of(handlers=[client, given])
+    assert await table_of(handlers=[client, given]) is first
+    assert await table_of(handlers=[given]) == first
+
+    client.on_content_delta(lambda event: heard.append("client"))
+    heard.clear()
+    second = await table_of(handlers=[client, given])
+    assert (second is not first, heard) == (True, ["client", "given"])
+
+    client.on_content_delta(lambda event: heard.append("once"), once=True)
+    heard.clear()
+    assert await table_of(handlers=[client, given]) is not await table_of(handlers=[client, given])
+    assert heard.count("once") == 2
+
+
+async def test_what_is_shared_ends_with_the_dispatcher() -> None:
+    """Handlers of one request are not held by those that live longer."""
+    client, given = Dispatcher(), Dispatcher()
+
+    class Request:
+        def hear(self, event: ContentDelta) -> None:
+            pass
+
+    request = Request()
+    gone = weakref.ref(request)
+    given.on_content_delta(request.hear)
+    await make_stream(Answer(body(plain("x"))), handlers=[client, given])
+    del given, request
+    gc.collect()
+    assert gone() is None
 
 
 async def test_a_handler_class_hears_what_it_defines() -> None:
