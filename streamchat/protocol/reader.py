@@ -1,17 +1,8 @@
 """One stream's blocks to completed events: decoder, codec and accumulator in a row.
 
-Nearly every event is a delta of the block that is being streamed, and differs from the one before
-only in a string. So after a delta was read the full way, the reader learns its *lane*: the bytes
-before and after that string, whatever the wire's order of keys and spacing. Neighbours that all start
-and end with them are a *run*: their strings are cut out and decoded together, 0.3 us a string; one
-block alone takes 0.7 us, and everything else goes the full way in 2.6 (benchmarks/decode.py).
-
-A lane is proven before it is used: with a probe in place of the string, the full way must give the
-same event with the probe for its text. What stands between the quotes is then that text and nothing
-else; it is decoded as one JSON string, which cannot hold a raw line end. A proof costs as much as ten
-events save, and the bytes around the string are the same in each answer of a server: so proofs are kept
-for the streams that follow, and a tool call of three deltas gains as well. A fuzz test holds both ways
-equal.
+After a delta was read the full way, the reader takes its lane (see ``lane``): blocks that are alike
+are not parsed, and of neighbours that are alike only the texts are handed on. Everything else goes the
+full way, and nothing tells the two apart but their cost.
 """
 
 from __future__ import annotations
@@ -19,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from operator import length_hint
 
-import msgspec
-
 from streamchat.protocol.accumulator import Accumulator
 from streamchat.protocol.codec import decode_event, is_terminator
-from streamchat.protocol.errors import DecodeError, FrameTooLargeError, GenerationError
+from streamchat.protocol.errors import DecodeError, FrameTooLargeError
 from streamchat.protocol.events import (
     ContentDelta,
     ContentStart,
@@ -32,6 +21,7 @@ from streamchat.protocol.events import (
     ToolCallDelta,
     ToolPlanDelta,
 )
+from streamchat.protocol.lane import Lane, surroundings
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES, Frame, FrameDecoder
 
@@ -40,23 +30,9 @@ __all__ = ["EventReader", "Item"]
 Item = bytes | str
 """A block, or of a run the text of one."""
 
-_decode_string = msgspec.json.Decoder(str).decode
-_decode_strings = msgspec.json.Decoder(list[str]).decode
-_NO_LANE = 1 << 60
-"""Bytes around a string where there is no lane: no block is as long, so none is found to be in it."""
-_PROBE = b"\xe2\x90\xa3 probe \xe2\x90\xa3"
 _MAX_PROOFS = 4
 """Lanes that one stream proves; then it learns no more. With ``logprobs`` each delta has other bytes
 behind its text, and there is nothing to learn."""
-_MAX_LANE = 512
-"""Bytes around a string: longer ones are of nothing that comes often, and would be kept."""
-_MAX_PROVEN = 256
-_MAX_PLACES = 4
-"""Places in a block that are tried: a token like ``"text"`` stands in the keys as well."""
-
-_proven: dict[tuple[str, int, bytes, bytes], bool] = {}
-"""Whether a block that starts and ends so is a delta of this kind and index; a fact about bytes, the
-same for every stream. Forgotten when there are ``_MAX_PROVEN``."""
 
 
 class EventReader:
@@ -73,15 +49,11 @@ class EventReader:
     __slots__ = (
         "_accumulator",
         "_append",
-        "_around",
         "_decoder",
         "_lane",
         "_make",
-        "_prefix",
         "_proofs",
         "_run",
-        "_suffix",
-        "_suffix_and_blank",
         "end",
         "has_events",
         "has_text",
@@ -102,14 +74,9 @@ class EventReader:
         """Whether any event was read."""
         self.has_text = False
         """Whether any text of the answer was read."""
-        # The lane: what a block must start and end with, quotes included, how many bytes that is,
-        # where to append its text, and how to make its event.
-        self._lane: tuple[str, int] | None
         self._proofs = 0
-        self._prefix: bytes
-        self._suffix: bytes
-        self._suffix_and_blank: bytes
-        self._around: int
+        # The lane, where to append its text, and how to make its event.
+        self._lane: Lane | None
         self._append: Callable[[str], None]
         self._make: Callable[[str], Event]
         self._leave_lane()
@@ -128,11 +95,11 @@ class EventReader:
 
     def split(self, chunk: bytes) -> Sequence[Item]:
         """Take the next bytes and return the blocks that they complete; of a run, their texts."""
-        decoder = self._decoder
+        decoder, lane = self._decoder, self._lane
         self._run = b""
-        if decoder.is_between_blocks and len(chunk) <= decoder.max_bytes:
+        if lane is not None and decoder.is_between_blocks and len(chunk) <= decoder.max_bytes:
             # One block and no more is what comes while a model writes: 0.7 us instead of 3.2.
-            text = self._read_lane(chunk, self._suffix_and_blank, self._around + 2)
+            text = lane.read_chunk(chunk)
             if text is not None:
                 return (text,)
         blocks = decoder.cut(chunk)
@@ -140,8 +107,8 @@ class EventReader:
             self.is_over = True
         if blocks is None:
             return ()
-        if len(blocks) > 2 * self._around:  # more than one block of the lane, or a long one
-            texts = self._read_run(blocks)
+        if lane is not None:
+            texts = lane.read_run(blocks)
             if texts is not None:
                 self._run = blocks
                 return texts
@@ -154,14 +121,13 @@ class EventReader:
             DecodeError: the block is not an event, or contradicts those before it.
             GenerationError: the block is an error event.
         """
-        text = item
-        if not isinstance(text, str):
-            lane = self._read_lane(text, self._suffix, self._around)
-            if lane is None:
-                return self._read_fully(text)
-            text = lane
-        self._append(text)
-        return self._make(text)
+        if not isinstance(item, str):
+            text = None if self._lane is None else self._lane.read_block(item)
+            if text is None:
+                return self._read_fully(item)
+            item = text
+        self._append(item)
+        return self._make(item)
 
     def unread(self, items: Iterator[Item]) -> Iterator[bytes]:
         """The last items of a ``split`` as blocks, for whoever wants to read frames from there.
@@ -266,86 +232,25 @@ class EventReader:
             if isinstance(event, ContentStart):
                 self.has_text = self.has_text or bool(event.text)
             return
-        if self._lane != (kind, index):
+        lane = self._lane
+        if lane is not None and (lane.kind, lane.index) != (kind, index):
             self._leave_lane()
-            self._lane = (kind, index)
         pieces = self._accumulator.pieces_for(event) if text else None
         if pieces is None:
             self._leave_lane()
-        elif self._proofs < _MAX_PROOFS:
-            self._learn(block, text, kind, index, pieces.append)
-
-    def _learn(
-        self, block: bytes, text: str, kind: str, index: int, append: Callable[[str], None]
-    ) -> None:
-        """Find the text's place in the block, and prove that it is its place."""
-        literal = msgspec.json.encode(text)
-        place = -1
-        for _ in range(_MAX_PLACES):
-            place = block.find(literal, place + 1)
-            if place < 0:
+            return
+        for around in surroundings(kind, index, block, text):
+            if not Lane.is_known(around):
+                if self._proofs == _MAX_PROOFS:
+                    continue
+                self._proofs += 1
+            lane = Lane.proven(around)
+            if lane is not None:
+                self._lane, self._append, self._make = lane, pieces.append, lane.make
                 return
-            before, after = block[: place + 1], block[place + len(literal) - 1 :]
-            if self._is_lane(kind, index, before, after):
-                self._prefix, self._suffix, self._suffix_and_blank = before, after, after + b"\n\n"
-                self._around = len(before) + len(after)
-                self._append, self._make = append, _maker(kind, index)
-                return
-
-    def _is_lane(self, kind: str, index: int, before: bytes, after: bytes) -> bool:
-        key = kind, index, before, after
-        known = _proven.get(key)
-        if known is None:
-            if len(before) + len(after) > _MAX_LANE or self._proofs == _MAX_PROOFS:
-                return False
-            self._proofs += 1
-            if len(_proven) >= _MAX_PROVEN:
-                _proven.clear()
-            expected = _maker(kind, index)(_PROBE.decode())
-            known = _proven[key] = _says(before + _PROBE + after, expected)
-        return known
-
-    def _read_lane(self, block: bytes, suffix: bytes, around: int) -> str | None:
-        """The text, if the block is of the lane; ``None`` if not, or if what it holds is no string.
-
-        The full way says what is wrong with it then.
-        """
-        # Both are there if both were removed. (startswith and endswith take twice as long.)
-        string = block.removeprefix(self._prefix).removesuffix(suffix)
-        if len(block) - len(string) != around:
-            return None
-        try:
-            return _decode_string(b'"' + string + b'"')
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-
-    def _read_run(self, blocks: bytes) -> list[str] | None:
-        """The texts, if all of the blocks are of the lane; ``None`` if not, or if one is no string."""
-        prefix = self._prefix
-        strings = [
-            block.removeprefix(prefix)
-            for block in blocks.removesuffix(self._suffix).split(self._suffix_and_blank)
-        ]
-        count = len(strings)
-        joined = b'","'.join(strings)
-        # Nothing else was removed than a prefix a block, and the last block's suffix. If that much is
-        # gone, all of them were there.
-        if len(blocks) - len(joined) != count * self._around - (count - 1):
-            return None
-        try:
-            if joined.find(b'\\"') >= 0:
-                return [_decode_string(b'"' + string + b'"') for string in strings]
-            # Without an escaped quote every quote begins or ends a string. As many strings as there
-            # are pieces: so no piece has one in it, and none a line end, which only stands outside.
-            texts = _decode_strings(b'["' + joined + b'"]')
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        return texts if len(texts) == count else None
 
     def _leave_lane(self) -> None:
         self._lane = None
-        self._prefix = self._suffix = self._suffix_and_blank = b""
-        self._around = _NO_LANE
         self._append, self._make = _no_text, ToolPlanDelta
 
 
@@ -359,26 +264,4 @@ def _has_data(block: bytes) -> bool:
 
 
 def _no_text(_: str) -> None:
-    """Where text goes outside a lane; never called, because nothing matches then."""
-
-
-def _says(block: bytes, event: Event) -> bool:
-    """Whether the full way reads this event from the block."""
-    frame = FrameDecoder().parse(block)
-    try:
-        return frame is not None and decode_event(frame) == event
-    except (DecodeError, GenerationError):
-        return False
-
-
-def _maker(kind: str, index: int) -> Callable[[str], Event]:
-    """How to make a delta of this kind from its text."""
-    match kind:
-        case "text":
-            return ContentDelta if index == 0 else lambda text: ContentDelta(text, index)
-        case "thinking":
-            return lambda text: ContentDelta("", index, text, "thinking")
-        case "tool_plan":
-            return ToolPlanDelta
-        case _:
-            return ToolCallDelta if index == 0 else lambda text: ToolCallDelta(text, index)
+    """Where text goes outside a lane; never called, because there is none then."""

@@ -26,7 +26,7 @@ TIERS: list[set[str]] = [
     {"protocol.response", "protocol.structure", "protocol.wire"},
     {"protocol.events", "protocol.request"},
     {"protocol.codec"},
-    {"protocol.accumulator"},
+    {"protocol.accumulator", "protocol.lane"},
     {"protocol.reader"},
     {"protocol"},
     {"conversation"},

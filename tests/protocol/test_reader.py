@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamchat.protocol import EventReader, encode_event, encode_frame
-from streamchat.protocol import reader as reader_module
+from streamchat.protocol import lane as lane_module
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
     ContentDelta,
@@ -420,14 +420,14 @@ def test_a_text_that_stands_elsewhere_too_is_not_mistaken(monkeypatch: pytest.Mo
 def test_lessons_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deltas that never fit a lane (each with other log probabilities) are not learnt for ever."""
     lessons = 0
-    original = reader_module._says
+    original = lane_module._says
 
     def counted(block: bytes, event: Event) -> bool:
         nonlocal lessons
         lessons += 1
         return original(block, event)
 
-    monkeypatch.setattr(reader_module, "_says", counted)
+    monkeypatch.setattr(lane_module, "_says", counted)
     reader = EventReader()
     for number in range(100):
         reader.read(block_of(ContentDelta("x", logprobs=LogprobItem([number]))))
