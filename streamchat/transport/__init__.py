@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs
+from multidict import CIMultiDict, istr
 
 from streamchat.protocol.errors import StreamChatError, TransportError
 from streamchat.transport.connections import (
@@ -95,6 +96,7 @@ class Transport:
         self._keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}
         self._inherited: list[object] = []
         self._process = os.getpid()
+        self._last_headers: tuple[Mapping[str, str], CIMultiDict[str]] | None = None
         self._users: weakref.WeakSet[Abortable] = weakref.WeakSet()
         self.closed = False
 
@@ -160,7 +162,7 @@ class Transport:
             response = await session.post(
                 self.url,
                 data=io.BytesIO(body) if len(body) > LARGE_BODY else body,
-                headers=headers,
+                headers=self._named(headers),
                 allow_redirects=False,
                 read_bufsize=READ_BUFFER,
                 proxy=self._proxy.url,
@@ -196,6 +198,18 @@ class Transport:
             raise failure
         finally:
             del failure  # its traceback holds this frame: no cycle through it
+
+    def _named(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
+        """Headers with names that aiohttp can keep as they are.
+
+        Of plain ones it makes two objects a name and request: 1 KiB a waiting stream. Requests mostly
+        share one mapping (see ``merged_headers``).
+        """
+        last = self._last_headers
+        if last is None or last[0] is not headers:
+            named = CIMultiDict({istr(name): value for name, value in headers.items()})
+            last = self._last_headers = headers, named
+        return last[1]
 
     def attach(self, user: Abortable) -> None:
         """Remember who to tell when the client is closed; forgotten when it is dropped."""
