@@ -1,15 +1,17 @@
 """streamchat: an asyncio streaming client for Cohere's Chat v2 API.
 
-Every public name, grouped by the module that owns it; everything else may move.
+Every public name, grouped by the module that owns it; everything else may move. The rooms for several
+streams (fan-out, tools, parsed answers, conversations) are imported when one of their names is used: a
+service that relays streams starts without them (benchmarks/imports.py).
 """
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from streamchat._version import __version__ as __version__
 from streamchat.client import Client
 from streamchat.context import Context
-from streamchat.conversation import Conversation, TrimRule, last_turns
 from streamchat.dispatcher import Dispatcher, Handler
-from streamchat.fanout import FanOut, FanOutResult
-from streamchat.limiter import Limiter
 from streamchat.middleware import Send
 from streamchat.policy import Retry, Timeout
 from streamchat.protocol.errors import (
@@ -92,9 +94,14 @@ from streamchat.protocol.spans import CitedKind, CitedSpan
 from streamchat.protocol.sse import Frame
 from streamchat.steps import StepEnd, StepEvent, StepStart, ToolResult
 from streamchat.stream import ChatStream
-from streamchat.structured import ParsedAnswer
 from streamchat.timing import Timing
-from streamchat.tools import FunctionTool, ToolRun, tool
+
+if _TYPE_CHECKING:
+    from streamchat.conversation import Conversation, TrimRule, last_turns
+    from streamchat.fanout import FanOut, FanOutResult
+    from streamchat.limiter import Limiter
+    from streamchat.structured import ParsedAnswer
+    from streamchat.tools import FunctionTool, ToolRun, tool
 
 __all__ = [
     # client
@@ -212,3 +219,28 @@ __all__ = [
     "ToolRun",
     "tool",
 ]
+
+_LATER = {
+    "Conversation": "conversation",
+    "FanOut": "fanout",
+    "FanOutResult": "fanout",
+    "FunctionTool": "tools",
+    "Limiter": "limiter",
+    "ParsedAnswer": "structured",
+    "ToolRun": "tools",
+    "TrimRule": "conversation",
+    "last_turns": "conversation",
+    "tool": "tools",
+}
+"""Names to the rooms that are imported for them."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f"{__name__}.{_LATER[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -24,8 +24,6 @@ from streamchat.credentials import (
     veiled,
 )
 from streamchat.dispatcher import Dispatcher, Handler, Listeners, as_dispatchers
-from streamchat.fanout import FanOut, FanOutOptions, OnError, Requests
-from streamchat.limiter import Limiter
 from streamchat.middleware import Middleware, chain, checked_middleware
 from streamchat.plan import Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
@@ -42,9 +40,13 @@ from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
 from streamchat.routes import Registration
 from streamchat.stream import ChatStream
-from streamchat.structured import ParsedAnswer, asking_for_json, response_format
-from streamchat.tools import FunctionTool, OnToolError, ToolOptions, ToolRun, as_tools
 from streamchat.transport import LOOPBACK, Session, SslContext, Transport
+
+if TYPE_CHECKING:  # imported by the methods that need them: see streamchat/__init__.py
+    from streamchat.fanout import FanOut, OnError, Requests
+    from streamchat.limiter import Limiter
+    from streamchat.structured import ParsedAnswer
+    from streamchat.tools import FunctionTool, OnToolError, ToolRun
 
 __all__ = ["Client"]
 
@@ -251,6 +253,8 @@ class Client(Listeners):
                 is its result's ``error``.
         """
         headers = hidden(headers)  # a traceback shows local variables
+        from streamchat.fanout import FanOut, FanOutOptions
+
         given = as_dispatchers(handlers)
         most = self._transport.max_connections
         chosen = FanOutOptions(
@@ -324,6 +328,8 @@ class Client(Listeners):
                 cannot be one.
         """
         headers = hidden(headers)  # a traceback shows local variables
+        from streamchat.tools import ToolOptions, ToolRun, as_tools
+
         _check_common(options, "run_tools")
         named = as_tools(tools)
         chosen = ToolOptions(
@@ -396,6 +402,8 @@ class Client(Listeners):
                 cannot hold.
         """
         headers = hidden(headers)  # a traceback shows local variables
+        from streamchat.structured import ParsedAnswer, asking_for_json, response_format
+
         _check_common(options, "parse")
         format_ = response_format(into)
         given = as_dispatchers(handlers)

@@ -10,7 +10,6 @@ import functools
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 import attrs
@@ -351,7 +350,7 @@ class Dispatcher(Listeners):
         self._entries.append(registration)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Included:
     """What was included, as it was given and as it is asked."""
 
@@ -396,6 +395,8 @@ class Handler:
         for name in names:
             value = getattr(cls, name)
             if name not in _HANDLER_NAMES and name != "on_error":
+                from difflib import get_close_matches  # for this mistake alone
+
                 close = get_close_matches(name, [*_HANDLER_NAMES, "on_error"], n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 raise TypeError(f"{cls.__name__}.{name} is no event of Chat v2{hint}")

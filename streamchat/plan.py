@@ -31,7 +31,7 @@ class Pacer(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Plan:
     """What a stream needs to know to run; a client makes it."""
 

@@ -22,6 +22,7 @@ from streamchat.protocol.errors import (
     StreamTimeoutError,
     TransportError,
 )
+from streamchat.protocol.record import FrozenRecord
 
 __all__ = [
     "AdaptiveConcurrency",
@@ -50,8 +51,8 @@ def _seconds(instance: object, field: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
-@attrs.frozen(kw_only=True)
-class Timeout:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Timeout(FrozenRecord):
     """Four limits in seconds, on our own monotonic timers; ``None`` is no limit.
 
     Raises:
@@ -80,8 +81,8 @@ def _at_least(minimum: float) -> Any:
     return check
 
 
-@attrs.frozen(kw_only=True)
-class Retry:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Retry(FrozenRecord):
     """How often to try, and how long to wait between; only until the first event was received.
 
     The wait before try ``n + 1`` is drawn evenly from 0 to ``min(cap, base * 2 ** (n - 1))``

@@ -37,7 +37,7 @@ Role = Literal["handler", "on_error handler", "event middleware"]
 """What a registered function is for; errors call it so."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Registration:
     """One registered function and when to call it."""
 
@@ -69,7 +69,7 @@ Table = Mapping[type, tuple[Call, ...]]
 """Every event class to its handlers, in registration order; empty where there are none."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Routes:
     """What was registered when a stream started, bound to its context."""
 

@@ -11,14 +11,15 @@ from typing import Any, ClassVar, Literal
 import attrs
 
 from streamchat.protocol.messages import DocumentContent, TextContent, ToolCall, ToolMessage
+from streamchat.protocol.record import Record
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 
 __all__ = ["STEP_CLASSES", "StepEnd", "StepEvent", "StepStart", "ToolResult"]
 
 
-@attrs.define
-class StepStart:
+@attrs.define(eq=False, repr=False)
+class StepStart(Record):
     """A request of a tool run is about to be sent."""
 
     type: ClassVar[Literal["step-start"]] = "step-start"
@@ -28,8 +29,8 @@ class StepStart:
     """What is asked, results of the earlier steps included."""
 
 
-@attrs.define
-class ToolResult:
+@attrs.define(eq=False, repr=False)
+class ToolResult(Record):
     """A tool has answered a call, or could not. Results come in the order of the calls."""
 
     type: ClassVar[Literal["tool-result"]] = "tool-result"
@@ -61,8 +62,8 @@ class ToolResult:
         return ToolMessage(self.tool_call.id, self.content)
 
 
-@attrs.define
-class StepEnd:
+@attrs.define(eq=False, repr=False)
+class StepEnd(Record):
     """An answer of a tool run is complete, and its tools, if it called any, have answered."""
 
     type: ClassVar[Literal["step-end"]] = "step-end"

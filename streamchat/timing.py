@@ -2,11 +2,13 @@
 
 import attrs
 
+from streamchat.protocol.record import FrozenRecord
+
 __all__ = ["Timing"]
 
 
-@attrs.frozen
-class Timing:
+@attrs.frozen(eq=False, repr=False)
+class Timing(FrozenRecord):
     """When things happened, in seconds from the request; ``None`` for what has not."""
 
     first_byte: float | None = None

@@ -23,6 +23,7 @@ import msgspec
 from streamchat.protocol.codec import decode_event
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import ContentDelta, Event, ToolCallDelta, ToolPlanDelta
+from streamchat.protocol.record import FrozenRecord
 from streamchat.protocol.sse import FrameDecoder
 
 __all__ = ["Lane", "Surroundings", "surroundings"]
@@ -37,8 +38,8 @@ _MAX_PLACES = 4
 """Places in a block that are tried: a token like ``"text"`` stands in the keys as well."""
 
 
-@attrs.frozen
-class Surroundings:
+@attrs.frozen(eq=False, repr=False)
+class Surroundings(FrozenRecord):
     """What may be a lane."""
 
     kind: str

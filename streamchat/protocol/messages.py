@@ -14,6 +14,7 @@ import attrs
 
 from streamchat.protocol.errors import ToolArgumentsError
 from streamchat.protocol.plain import as_dict, decode_json, is_mapping, to_plain
+from streamchat.protocol.record import Record
 
 __all__ = [
     "AssistantMessage",
@@ -48,8 +49,8 @@ def _size(value: object) -> str:
 # --- content parts -------------------------------------------------------------------------------
 
 
-@attrs.define
-class TextContent:
+@attrs.define(eq=False, repr=False)
+class TextContent(Record):
     """A text part, of any message."""
 
     text: str
@@ -58,8 +59,8 @@ class TextContent:
     """``type``"""
 
 
-@attrs.define
-class ThinkingContent:
+@attrs.define(eq=False, repr=False)
+class ThinkingContent(Record):
     """What a reasoning model thought; assistant messages only."""
 
     thinking: str
@@ -68,8 +69,8 @@ class ThinkingContent:
     """``type``"""
 
 
-@attrs.define
-class ImageUrl:
+@attrs.define(eq=False, repr=False)
+class ImageUrl(Record):
     """Where an image is."""
 
     url: str
@@ -78,8 +79,8 @@ class ImageUrl:
     """``detail``: ``auto`` (the server's default), ``low`` or ``high``."""
 
 
-@attrs.define
-class ImageContent:
+@attrs.define(eq=False, repr=False)
+class ImageContent(Record):
     """An image part; user messages only."""
 
     image_url: ImageUrl
@@ -88,8 +89,8 @@ class ImageContent:
     """``type``"""
 
 
-@attrs.define
-class Document:
+@attrs.define(eq=False, repr=False)
+class Document(Record):
     """Something to cite: in a request's ``documents``, or in a tool's result."""
 
     data: Mapping[str, Any] | str
@@ -99,8 +100,8 @@ class Document:
     """``id``: what citations will call it; the server makes ``doc:0``, ``doc:1`` where absent."""
 
 
-@attrs.define
-class DocumentContent:
+@attrs.define(eq=False, repr=False)
+class DocumentContent(Record):
     """A document part; tool messages only."""
 
     document: Document
@@ -112,8 +113,8 @@ class DocumentContent:
 # --- tools ---------------------------------------------------------------------------------------
 
 
-@attrs.define
-class FunctionSpec:
+@attrs.define(eq=False, repr=False)
+class FunctionSpec(Record):
     """What the model is told of a function."""
 
     name: str
@@ -124,8 +125,8 @@ class FunctionSpec:
     """``description``"""
 
 
-@attrs.define
-class Tool:
+@attrs.define(eq=False, repr=False)
+class Tool(Record):
     """A tool the model may call."""
 
     function: FunctionSpec
@@ -134,8 +135,8 @@ class Tool:
     """``type``"""
 
 
-@attrs.define
-class ToolCallFunction:
+@attrs.define(eq=False, repr=False)
+class ToolCallFunction(Record):
     """Which function, with what."""
 
     name: str
@@ -144,8 +145,8 @@ class ToolCallFunction:
     """``function.arguments``: JSON text as the model wrote it, white space included."""
 
 
-@attrs.define
-class ToolCall:
+@attrs.define(eq=False, repr=False)
+class ToolCall(Record):
     """A call the model asks for."""
 
     id: str
@@ -188,8 +189,8 @@ class ToolCall:
 # --- citations -----------------------------------------------------------------------------------
 
 
-@attrs.define
-class Source:
+@attrs.define(eq=False, repr=False)
+class Source(Record):
     """Where a citation points: a document of the request, or a part of a tool's result."""
 
     type: str | None = None
@@ -202,8 +203,8 @@ class Source:
     """``sources[].tool_output``: the result's keys; text results stand under ``content``."""
 
 
-@attrs.define
-class Citation:
+@attrs.define(eq=False, repr=False)
+class Citation(Record):
     """A piece of the answer and what supports it (protocol.md 3.3, citation-start)."""
 
     start: int
@@ -223,8 +224,8 @@ class Citation:
 # --- usage and log probabilities -----------------------------------------------------------------
 
 
-@attrs.define
-class BilledUnits:
+@attrs.define(eq=False, repr=False)
+class BilledUnits(Record):
     """What is paid for."""
 
     input_tokens: float | None = None
@@ -239,8 +240,8 @@ class BilledUnits:
     """Whatever else the object held."""
 
 
-@attrs.define
-class TokenCounts:
+@attrs.define(eq=False, repr=False)
+class TokenCounts(Record):
     """What the model saw and made, with Cohere's own parts of the prompt."""
 
     input_tokens: float | None = None
@@ -255,8 +256,8 @@ class TokenCounts:
     """Whatever else the object held."""
 
 
-@attrs.define
-class Usage:
+@attrs.define(eq=False, repr=False)
+class Usage(Record):
     """The counts at the end of an answer; all ``None`` after a failure (the wire sends ``{}``)."""
 
     billed_units: BilledUnits = attrs.Factory(BilledUnits)
@@ -269,8 +270,8 @@ class Usage:
     """Whatever else the object held, for example ``api_version`` and ``warnings`` in 2024."""
 
 
-@attrs.define
-class LogprobItem:
+@attrs.define(eq=False, repr=False)
+class LogprobItem(Record):
     """Log probabilities of one content delta, with ``logprobs=True``; never seen recorded."""
 
     token_ids: list[int] = attrs.Factory(list[int])
@@ -284,8 +285,8 @@ class LogprobItem:
 # --- messages ------------------------------------------------------------------------------------
 
 
-@attrs.define
-class SystemMessage:
+@attrs.define(eq=False, repr=False)
+class SystemMessage(Record):
     """What the model is told to be; recommended first."""
 
     content: str | list[TextContent] = attrs.field(repr=_size)
@@ -294,8 +295,8 @@ class SystemMessage:
     """``role``"""
 
 
-@attrs.define
-class UserMessage:
+@attrs.define(eq=False, repr=False)
+class UserMessage(Record):
     """What the user says and shows."""
 
     content: str | list[TextContent | ImageContent] = attrs.field(repr=_size)
@@ -304,8 +305,8 @@ class UserMessage:
     """``role``"""
 
 
-@attrs.define
-class AssistantMessage:
+@attrs.define(eq=False, repr=False)
+class AssistantMessage(Record):
     """What the model said: the ``message`` of an answer, and a turn of the next request."""
 
     content: list[TextContent | ThinkingContent] = attrs.Factory(
@@ -337,8 +338,8 @@ class AssistantMessage:
         return plain
 
 
-@attrs.define
-class ToolMessage:
+@attrs.define(eq=False, repr=False)
+class ToolMessage(Record):
     """A tool's answer: one for each call, after the assistant's message that holds the calls."""
 
     tool_call_id: str

@@ -6,7 +6,6 @@ sent, by a ``TypeError`` or ``ValueError`` that names the argument. What only th
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, TypedDict
 
 import attrs
@@ -20,6 +19,7 @@ from streamchat.protocol.messages import (
     UserMessage,
 )
 from streamchat.protocol.plain import as_dict, is_list, is_mapping, to_plain
+from streamchat.protocol.record import FrozenRecord
 from streamchat.protocol.response import ChatResponse
 
 __all__ = [
@@ -273,8 +273,8 @@ def plain_message(message: Any, path: str) -> dict[str, Any]:
 _UNIT_INTERVAL = _number(0, 1)
 
 
-@attrs.frozen(kw_only=True, repr=False)
-class ChatRequest:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ChatRequest(FrozenRecord):
     """One request body, checked and independent of what it was made from.
 
     Raises:
@@ -367,6 +367,8 @@ class ChatRequest:
         """
         for name in options:
             if name not in ChatOptions.__annotations__:
+                from difflib import get_close_matches  # for this mistake alone
+
                 close = get_close_matches(name, ChatOptions.__annotations__, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 if name.startswith("on_"):

@@ -12,13 +12,14 @@ from streamchat.protocol.messages import (
     Usage,
 )
 from streamchat.protocol.plain import to_plain
+from streamchat.protocol.record import Record
 from streamchat.protocol.spans import CitedKind, CitedSpan, cited_spans
 
 __all__ = ["ChatResponse"]
 
 
-@attrs.define
-class ChatResponse:
+@attrs.define(eq=False, repr=False)
+class ChatResponse(Record):
     """An answer in the shape of the unary API (protocol.md 4), complete or as far as it came.
 
     ``finish_reason`` tells which: it is ``None`` until ``message-end`` was seen.

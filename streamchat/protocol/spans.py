@@ -13,6 +13,7 @@ from typing import Literal
 import attrs
 
 from streamchat.protocol.messages import AssistantMessage, Citation, TextContent
+from streamchat.protocol.record import FrozenRecord
 
 __all__ = ["CitedKind", "CitedSpan", "cited_place", "cited_spans", "split_cited"]
 
@@ -20,8 +21,8 @@ CitedKind = Literal["text", "thinking", "plan"]
 """What a citation can address: a text block, a thinking block, or the tool plan."""
 
 
-@attrs.frozen
-class CitedSpan:
+@attrs.frozen(eq=False, repr=False)
+class CitedSpan(FrozenRecord):
     """A run of text that one set of citations covers, as long as possible."""
 
     text: str

@@ -18,6 +18,7 @@ from __future__ import annotations
 import attrs
 
 from streamchat.protocol.errors import FrameTooLargeError
+from streamchat.protocol.record import Record
 
 __all__ = ["DEFAULT_MAX_BYTES", "Frame", "FrameDecoder", "encode_frame"]
 
@@ -32,8 +33,8 @@ _MAX_RETRY_DIGITS = 4000
 """CPython refuses to read integers of more than 4,300 digits."""
 
 
-@attrs.define
-class Frame:
+@attrs.define(eq=False, repr=False)
+class Frame(Record):
     """One dispatched event of the stream, before anybody asks what it means.
 
     Treated as immutable; not frozen, because that would triple the cost of making one.

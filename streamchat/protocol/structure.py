@@ -7,13 +7,13 @@ letters of a list. The hooks here take a value of exactly the right type, or ref
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar, get_type_hints, is_typeddict
 
 import attrs
 import cattrs
 import msgspec
 from cattrs.gen import make_dict_structure_fn
-from cattrs.preconf.json import make_converter as make_json_converter
 
 from streamchat.protocol.messages import (
     BilledUnits,
@@ -23,7 +23,6 @@ from streamchat.protocol.messages import (
     Usage,
 )
 from streamchat.protocol.plain import is_mapping
-from streamchat.protocol.schema import misfit
 
 __all__ = ["Malformed", "json_name", "structure", "structure_answer"]
 
@@ -57,8 +56,8 @@ def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
 def _structure_part(value: Any, _: Any) -> TextContent | ThinkingContent:
     kind = value.get("type") if is_mapping(value) else None
     if kind == "thinking":
-        return _converter.structure(value, ThinkingContent)
-    return _converter.structure(value, TextContent)
+        return _converter().structure(value, ThinkingContent)
+    return _converter().structure(value, TextContent)
 
 
 def _keep_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
@@ -69,7 +68,7 @@ def _keep_extra(cls: type[Any]) -> Callable[[Any, Any], Any]:
         if not is_mapping(value):
             raise _WrongKind(f"expected an object, got {json_name(value)}")
         known = {
-            name: _converter.structure(value[name], types[name])
+            name: _converter().structure(value[name], types[name])
             for name in types
             if name != "extra" and value.get(name) is not None
         }
@@ -91,7 +90,9 @@ def _object_hook(converter: cattrs.Converter, cls: type[Any]) -> Callable[[Any, 
     return hook
 
 
-def _make_converter() -> cattrs.Converter:
+@cache
+def _converter() -> cattrs.Converter:
+    # Made when asked for, as the other one: most programs import more than they use of this.
     converter = cattrs.Converter()
 
     def object_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
@@ -112,15 +113,15 @@ def _make_converter() -> cattrs.Converter:
     return converter
 
 
-_converter = _make_converter()
-
-
 _SCALARS = ("datetime", "decimal", "uuid")
 """Modules whose types JSON holds as text."""
 
 
-def _make_answer_converter() -> cattrs.Converter:
-    converter = make_json_converter()
+@cache
+def _answer_converter() -> cattrs.Converter:
+    from cattrs.preconf.json import make_converter
+
+    converter = make_converter()
     # As the schema spells them; cattrs has other spellings, or none.
     converter.register_structure_hook(bytes, msgspec.convert)
     converter.register_structure_hook_func(
@@ -138,24 +139,23 @@ def _make_answer_converter() -> cattrs.Converter:
     return converter
 
 
-_answer_converter = _make_answer_converter()
-
-
 def structure_answer(data: Any, cls: type[T]) -> T:
     """``data`` as a class of the caller's; ``Malformed`` with the path where it does not fit.
 
     What fits is what the schema says that the model was given, so msgspec judges; then cattrs alone has
     nothing left to bend.
     """
+    from streamchat.protocol.schema import misfit
+
     problem = misfit(data, cls)
     if problem is not None:
         raise Malformed(*problem)
-    return _structure(_answer_converter, data, cls, "$")
+    return _structure(_answer_converter(), data, cls, "$")
 
 
 def structure(data: Any, cls: type[T], path: str) -> T:
     """``data`` as a class of ours, strictly; ``Malformed`` with the path where it does not fit."""
-    return _structure(_converter, data, cls, path)
+    return _structure(_converter(), data, cls, path)
 
 
 def _structure(converter: cattrs.Converter, data: Any, cls: type[T], path: str) -> T:

@@ -51,7 +51,7 @@ PROBE_SECONDS = 0.25
 """How long a port has to answer a TLS greeting, once, when plain http was not answered at all."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Passage:
     """How a request got its connection; the connector writes it down while it works."""
 

@@ -20,9 +20,9 @@ PACKAGE = ROOT / "streamchat"
 TIERS: list[set[str]] = [
     {"_version"},
     # What Chat v2 is, without I/O.
-    {"protocol.errors", "protocol.plain"},
+    {"protocol.errors", "protocol.plain", "protocol.record"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
-    {"protocol.spans", "protocol.schema"},
+    {"protocol.spans", "protocol.schema", "protocol.delta"},
     {"protocol.response", "protocol.structure", "protocol.wire"},
     {"protocol.events", "protocol.request"},
     {"protocol.codec"},

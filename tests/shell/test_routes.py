@@ -822,7 +822,7 @@ async def test_an_event_without_handlers_awaits_nothing(with_others: bool) -> No
         await anext(stream)  # to where the rest is at hand and read as deltas are
     entered = _called(anext(stream))
     assert [name for name, is_coroutine in entered if is_coroutine] == ["__anext__"]
-    assert {name for name, _ in entered} <= {"__anext__", "read", "_read_lane"}
+    assert {name for name, _ in entered} <= {"__anext__", "read", "read_block", "_text"}
     await stream.aclose()
 
 
