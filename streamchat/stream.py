@@ -232,7 +232,9 @@ class ChatStream(Listeners):
     async def _run(self) -> ChatResponse:
         """Run to the end and return the answer; after the end, say again how it ended."""
         async for _ in self:
-            pass
+            if self._table is NO_CALLS and self._is_flowing:
+                # Nobody sees the events: text that was decoded together is not taken apart again.
+                self._source.reader.fold(self._blocks)
         if isinstance(self._outcome, ChatResponse):
             return self._outcome
         raise copy.copy(self._outcome or closed())

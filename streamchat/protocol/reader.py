@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import length_hint
+from typing import cast
 
 from streamchat.protocol.accumulator import Accumulator
 from streamchat.protocol.codec import decode_event, is_terminator
@@ -34,6 +35,9 @@ _MAX_PROOFS = 4
 """Lanes that one stream proves; then it learns no more. With ``logprobs`` each delta has other bytes
 behind its text, and there is nothing to learn."""
 
+_NOWHERE: list[str] = []
+"""Where text is gathered outside a lane: nothing ever is."""
+
 
 class EventReader:
     """Read one stream: bytes in, completed events out.
@@ -48,10 +52,10 @@ class EventReader:
 
     __slots__ = (
         "_accumulator",
-        "_append",
         "_decoder",
         "_lane",
         "_make",
+        "_pieces",
         "_proofs",
         "_run",
         "end",
@@ -75,9 +79,9 @@ class EventReader:
         self.has_text = False
         """Whether any text of the answer was read."""
         self._proofs = 0
-        # The lane, where to append its text, and how to make its event.
+        # The lane, where its text is gathered, and how to make its event.
         self._lane: Lane | None
-        self._append: Callable[[str], None]
+        self._pieces: list[str]
         self._make: Callable[[str], Event]
         self._leave_lane()
         # The blocks of the run whose texts are being read; empty where no run is.
@@ -126,8 +130,16 @@ class EventReader:
             if text is None:
                 return self._read_fully(item)
             item = text
-        self._append(item)
+        self._pieces.append(item)
         return self._make(item)
+
+    def fold(self, items: Iterator[Item]) -> None:
+        """Fold in what is left of a run without making events of it, for whoever wants none.
+
+        Of blocks nothing is taken.
+        """
+        if self._run:
+            self._pieces.extend(cast("Iterator[str]", items))
 
     def unread(self, items: Iterator[Item]) -> Iterator[bytes]:
         """The last items of a ``split`` as blocks, for whoever wants to read frames from there.
@@ -136,7 +148,7 @@ class EventReader:
         """
         self._leave_lane()
         if not self._run:
-            return items  # type: ignore[return-value]  # no run: they are blocks
+            return cast("Iterator[bytes]", items)
         blocks, self._run = self._run.split(b"\n\n"), b""
         return iter(blocks[len(blocks) - length_hint(items) :])
 
@@ -246,12 +258,12 @@ class EventReader:
                 self._proofs += 1
             lane = Lane.proven(around)
             if lane is not None:
-                self._lane, self._append, self._make = lane, pieces.append, lane.make
+                self._lane, self._pieces, self._make = lane, pieces, lane.make
                 return
 
     def _leave_lane(self) -> None:
         self._lane = None
-        self._append, self._make = _no_text, ToolPlanDelta
+        self._pieces, self._make = _NOWHERE, ToolPlanDelta
 
 
 def _has_data(block: bytes) -> bool:
@@ -261,7 +273,3 @@ def _has_data(block: bytes) -> bool:
         or block.startswith(b"data:")
         or (b"data" in block and b"data" in block.split(b"\n"))
     )
-
-
-def _no_text(_: str) -> None:
-    """Where text goes outside a lane; never called, because there is none then."""

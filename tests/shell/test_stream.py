@@ -34,7 +34,8 @@ from streamchat import (
     UnknownEvent,
 )
 from streamchat.policy import RetryBudget
-from streamchat.protocol import encode_event, encode_frame
+from streamchat.protocol import EventReader, encode_event, encode_frame
+from streamchat.protocol.reader import Item
 from tests.fakes import Answer, FakeTransport, make_stream
 from tests.frames import body, cited, failed, pieces, plain, thinking, tools
 from tests.virtual import run_virtual
@@ -95,6 +96,40 @@ async def test_frames_are_raw_and_call_no_handlers() -> None:
     frames = [frame async for frame in stream.frames()]
     assert [frame.event for frame in frames] == [event.type for event in plain()] + ["message"]
     assert (heard, stream.snapshot.text) == ([], "")
+
+
+async def test_no_event_is_made_that_nobody_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Awaited without handlers, text that came together stays together; the answer is the same."""
+    made = 0
+    read = EventReader.read
+
+    def counted(reader: EventReader, item: Item) -> Event | None:
+        nonlocal made
+        made += 1
+        return read(reader, item)
+
+    monkeypatch.setattr(EventReader, "read", counted)
+    answer = pieces(plain(*(f"{number} " for number in range(500))))
+    steps = [
+        b"".join(answer[:5]),
+        b"".join(answer[5:400]),
+        b"".join(answer[400:490]),
+        *answer[490:],
+    ]
+    response = await make_stream(Answer(*steps))
+    assert (response.text.split(), made < 40) == ([str(n) for n in range(500)], True)
+
+    with pytest.raises(TruncatedStreamError) as caught:
+        await make_stream(Answer(*steps[:3]))
+    partial = caught.value.partial
+    assert partial is not None
+    assert (partial.text.split()[-1], caught.value.events) == ("487", 490)
+
+    heard: list[ContentDelta] = []
+    stream = make_stream(Answer(*steps))
+    stream.on_content_delta(heard.append)
+    await stream
+    assert len(heard) == 500
 
 
 @pytest.mark.parametrize("chunks", ["one by one", "together"])
