@@ -28,6 +28,8 @@ from benchmarks.harness import (
 from streamchat import Client, ContentDelta, Event
 
 BASE = "no handler"
+AWAITED = "no handler, awaited"
+"""Not iterated either: no event is seen by anybody, and none is made of texts that came together."""
 
 
 async def heard(event: ContentDelta) -> None:
@@ -57,6 +59,7 @@ def two_middlewares(client: Client) -> None:
 
 LISTENERS: dict[str, Callable[[Client], object]] = {
     BASE: lambda client: None,
+    AWAITED: lambda client: None,
     "on_error alone": lambda client: client.on_error()(lambda error: None),
     "one plain": lambda client: client.on_content_delta(heard_plainly),
     "one async": lambda client: client.on_content_delta(heard),
@@ -130,6 +133,9 @@ async def _read_answers(name: str, url: str, answers: int) -> float:
 
     async def once(client: Client) -> None:
         stream = client.chat_stream("Hi")
+        if name == AWAITED:
+            _ = (await stream).text
+            return
         async for _ in stream:
             pass
         _ = stream.snapshot.text
