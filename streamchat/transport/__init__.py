@@ -32,7 +32,7 @@ from streamchat.transport.connections import (
     passage,
     speaks_tls,
 )
-from streamchat.transport.exchange import Exchange
+from streamchat.transport.exchange import Exchange, is_malformed
 from streamchat.transport.failures import failed_request, not_http
 
 __all__ = ["LOOPBACK", "Abortable", "Exchange", "Session", "SslContext", "Transport", "passage"]
@@ -191,7 +191,10 @@ class Transport:
                 # given the connection back: response.close() alone would leave it in the pool.
                 way.protocol.abort()
             if not ambiguous:
-                return Exchange(response, self.host, self._clock, started)
+                # What broke behind the headers before we got them: the response has let go of its
+                # connection then, and could not say.
+                malformed = is_malformed(way.protocol)
+                return Exchange(response, self.host, self._clock, started, malformed=malformed)
             response.close()
             failure = not_http(self.host)
         try:

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from streamchat.protocol.errors import ProtocolError, StreamChatError, TransportError
 from streamchat.transport.failures import failed_body, forget_frames, not_http, truncated
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "is_malformed"]
 
 DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 16 * 1024
@@ -46,6 +46,7 @@ class Exchange:
         "_host",
         "_loop",
         "_lost",
+        "_malformed",
         "_process",
         "_response",
         "_started",
@@ -59,8 +60,11 @@ class Exchange:
         host: str,
         clock: Callable[[], float],
         started: float,
+        *,
+        malformed: bool = False,
     ) -> None:
         self._response = response
+        self._malformed = malformed
         self._content = response.content
         self._host = host
         self._clock = clock
@@ -201,7 +205,7 @@ class Exchange:
         """Whether aiohttp closed the connection because it could not parse what came."""
         connection = self._response.connection
         protocol = connection.protocol if connection is not None else None
-        return protocol is not None and isinstance(protocol.exception(), HttpProcessingError)
+        return self._malformed or is_malformed(protocol)
 
     def _left_behind(self) -> bytes:
         """Bytes that arrived before the failure and that aiohttp would drop (faults.md 1, 3).
@@ -214,6 +218,11 @@ class Exchange:
         if buffered:
             buffered.clear()
         return left
+
+
+def is_malformed(protocol: ResponseHandler | None) -> bool:
+    """Whether aiohttp gave the connection up because it could not parse what came."""
+    return protocol is not None and isinstance(protocol.exception(), HttpProcessingError)
 
 
 class _Ending:
