@@ -117,8 +117,8 @@ class Lane:
     def read_run(self, blocks: bytes) -> list[str] | None:
         """The texts, if the blocks, a blank line between two, are several and all of the lane."""
         around, prefix = self._around, self.prefix
-        if len(blocks) < 2 * around:
-            return None
+        if len(blocks) < 2 * around or not blocks.startswith(prefix):
+            return None  # most often seen without looking at each block
         strings = [
             block.removeprefix(prefix)
             for block in blocks.removesuffix(self.suffix).split(self._suffix_and_blank)

@@ -252,10 +252,12 @@ class EventReader:
         if pieces is None:
             self._leave_lane()
             return
+        if self._proofs == _MAX_PROOFS:
+            return  # to look for known ones would cost each event as much as reading it
         for around in surroundings(kind, index, block, text):
             if not Lane.is_known(around):
                 if self._proofs == _MAX_PROOFS:
-                    continue
+                    return
                 self._proofs += 1
             lane = Lane.proven(around)
             if lane is not None:
