@@ -15,7 +15,7 @@ test holds both ways equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 import msgspec
@@ -23,10 +23,9 @@ import msgspec
 from streamchat.protocol.codec import decode_event
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import ContentDelta, Event, ToolCallDelta, ToolPlanDelta
-from streamchat.protocol.record import FrozenRecord
 from streamchat.protocol.sse import FrameDecoder
 
-__all__ = ["Lane", "Surroundings", "surroundings"]
+__all__ = ["Lane"]
 
 _decode_string = msgspec.json.Decoder(str).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
@@ -38,29 +37,9 @@ _MAX_PLACES = 4
 """Places in a block that are tried: a token like ``"text"`` stands in the keys as well."""
 
 
-@attrs.frozen(eq=False, repr=False)
-class Surroundings(FrozenRecord):
-    """What may be a lane."""
-
-    kind: str
-    """``text``, ``thinking``, ``arguments`` or ``tool_plan``: which delta, and which of its fields."""
-    index: int
-    """Of the content block or the tool call; 0 for a plan."""
-    prefix: bytes
-    """What stands before the string, its opening quote included."""
-    suffix: bytes
-    """What stands behind it, its closing quote included."""
-
-
-def surroundings(kind: str, index: int, block: bytes, text: str) -> Iterator[Surroundings]:
-    """The places in a delta's block where its text may have come from."""
-    literal, place = msgspec.json.encode(text), -1
-    for _ in range(_MAX_PLACES):
-        place = block.find(literal, place + 1)
-        if place < 0:
-            return
-        yield Surroundings(kind, index, block[: place + 1], block[place + len(literal) - 1 :])
-
+Surroundings = tuple[str, int, bytes, bytes]
+"""What may be a lane: the kind of delta (``text``, ``thinking``, ``arguments`` or ``tool_plan``), the
+index of its block or call, and what stands before and behind the string, the quotes included."""
 
 _proven: dict[Surroundings, Lane | None] = {}
 """Whether a block that starts and ends so is a delta of this kind and index; a fact about bytes, the
@@ -81,27 +60,34 @@ class Lane:
     _around: int
 
     @staticmethod
-    def is_known(around: Surroundings) -> bool:
-        """Whether :meth:`proven` knows its answer without a proof."""
-        return around in _proven
+    def find(
+        kind: str, index: int, block: bytes, text: str, proofs: int
+    ) -> tuple[Lane | None, int]:
+        """The lane of a delta that was read the full way, and how many proofs it took.
 
-    @staticmethod
-    def proven(around: Surroundings) -> Lane | None:
-        """The lane, if it is one."""
-        if around in _proven:
-            return _proven[around]
-        kind, index, prefix, suffix = around.kind, around.index, around.prefix, around.suffix
-        size = len(prefix) + len(suffix)
-        if size > _MAX_AROUND:
-            return None
-        make = _maker(kind, index)
-        lane = None
-        if _says(prefix + _PROBE + suffix, make(_PROBE.decode())):
-            lane = Lane(kind, index, prefix, suffix, make, suffix + b"\n\n", size)
-        if len(_proven) >= _MAX_PROVEN:
-            _proven.clear()
-        _proven[around] = lane
-        return lane
+        Args:
+            kind: ``text``, ``thinking``, ``arguments`` or ``tool_plan``.
+            index: of its content block or tool call; 0 for a plan.
+            block: the delta's block.
+            text: its text, not empty.
+            proofs: how many may be tried.
+        """
+        literal, place, tried = msgspec.json.encode(text), -1, 0
+        for _ in range(_MAX_PLACES):
+            place = block.find(literal, place + 1)
+            if place < 0:
+                break
+            around = kind, index, block[: place + 1], block[place + len(literal) - 1 :]
+            if around in _proven:
+                lane = _proven[around]
+            elif tried == proofs:
+                break
+            else:
+                tried += 1
+                lane = _prove(around)
+            if lane is not None:
+                return lane, tried
+        return None, tried
 
     def read_block(self, block: bytes) -> str | None:
         """The text, if the block is of the lane; ``None`` if not, or if what it holds is no string.
@@ -149,6 +135,20 @@ def _text(block: bytes, prefix: bytes, suffix: bytes, around: int) -> str | None
         return _decode_string(b'"' + string + b'"')
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def _prove(around: Surroundings) -> Lane | None:
+    kind, index, prefix, suffix = around
+    size = len(prefix) + len(suffix)
+    if size > _MAX_AROUND:
+        return None
+    make, lane = _maker(kind, index), None
+    if _says(prefix + _PROBE + suffix, make(_PROBE.decode())):
+        lane = Lane(kind, index, prefix, suffix, make, suffix + b"\n\n", size)
+    if len(_proven) >= _MAX_PROVEN:
+        _proven.clear()
+    _proven[around] = lane
+    return lane
 
 
 def _says(block: bytes, event: Event) -> bool:

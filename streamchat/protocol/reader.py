@@ -22,7 +22,7 @@ from streamchat.protocol.events import (
     ToolCallDelta,
     ToolPlanDelta,
 )
-from streamchat.protocol.lane import Lane, surroundings
+from streamchat.protocol.lane import Lane
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES, Frame, FrameDecoder
 
@@ -254,15 +254,10 @@ class EventReader:
             return
         if self._proofs == _MAX_PROOFS:
             return  # to look for known ones would cost each event as much as reading it
-        for around in surroundings(kind, index, block, text):
-            if not Lane.is_known(around):
-                if self._proofs == _MAX_PROOFS:
-                    return
-                self._proofs += 1
-            lane = Lane.proven(around)
-            if lane is not None:
-                self._lane, self._pieces, self._make = lane, pieces, lane.make
-                return
+        lane, tried = Lane.find(kind, index, block, text, _MAX_PROOFS - self._proofs)
+        self._proofs += tried
+        if lane is not None:
+            self._lane, self._pieces, self._make = lane, pieces, lane.make
 
     def _leave_lane(self) -> None:
         self._lane = None
