@@ -88,7 +88,8 @@ class Accumulator:
         "_citations",
         "_end",
         "_id",
-        "_last",
+        "_last_text",
+        "_last_thinking",
         "_logprobs",
         "_plan",
         "_started",
@@ -103,7 +104,9 @@ class Accumulator:
         self._calls: dict[int, _Call] = {}
         self._citations: dict[int, Citation] = {}
         self._logprobs: list[LogprobItem] = []
-        self._last: dict[ContentKind, int] = {}
+        # Of each kind the block that was opened last.
+        self._last_text: int | None = None
+        self._last_thinking: int | None = None
         self._end: MessageEnd | None = None
         # Half an emoji at the end of a piece, by the text that it belongs to (faults.md F76).
         self._waiting_half: dict[GrowingText, str] = {}
@@ -186,7 +189,10 @@ class Accumulator:
 
     def _open_block(self, index: int, kind: ContentKind, *pieces: str) -> _Block:
         block = self._blocks[index] = _Block(kind, *pieces)
-        self._last[kind] = index
+        if kind == "text":
+            self._last_text = index
+        else:
+            self._last_thinking = index
         return block
 
     def _content_start(self, event: ContentStart) -> Event:
@@ -282,7 +288,11 @@ class Accumulator:
 
     def _cited(self, citation: Citation) -> GrowingText:
         """The text that a citation's offsets address (protocol.md 3.3): its block, or the plan."""
-        place = cited_place(citation, self._blocks, self._last)
+        last: Mapping[ContentKind, int | None] = {
+            "text": self._last_text,
+            "thinking": self._last_thinking,
+        }
+        place = cited_place(citation, self._blocks, last)
         if place == "plan":
             return self._plan
         return GrowingText() if place is None else self._blocks[place]

@@ -38,7 +38,9 @@ class CitedSpan(FrozenRecord):
 
 
 def cited_place(
-    citation: Citation, blocks: Container[int], last: Mapping[Literal["text", "thinking"], int]
+    citation: Citation,
+    blocks: Container[int],
+    last: Mapping[Literal["text", "thinking"], int | None],
 ) -> int | Literal["plan"] | None:
     """Where the text stands that a citation's offsets address.
 
@@ -48,7 +50,8 @@ def cited_place(
 
     Args:
         blocks: the indices of the content blocks so far.
-        last: by kind (``"text"``, ``"thinking"``) the index of the block that was opened last.
+        last: by kind (``"text"``, ``"thinking"``) the index of the block that was opened last, or
+            ``None``.
 
     Returns:
         The block's index, ``"plan"``, or ``None`` where there is no such text.
@@ -59,8 +62,9 @@ def cited_place(
         return citation.content_index
     if citation.type == "THINKING_CONTENT":
         return last.get("thinking")
-    if "text" in last:
-        return last["text"]
+    text = last.get("text")
+    if text is not None:
+        return text
     return "plan" if citation.type is None else None
 
 
