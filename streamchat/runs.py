@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -32,7 +33,7 @@ T = TypeVar("T")
 X = TypeVar("X", bound=StreamChatError)
 
 
-class Run(Listeners, Generic[E, T]):
+class Run(Listeners, ABC, Generic[E, T]):
     """Base of :class:`streamchat.ToolRun` and :class:`streamchat.ParsedAnswer`.
 
     Three ways to consume it, and nothing is sent before one of them begins::
@@ -63,9 +64,9 @@ class Run(Listeners, Generic[E, T]):
         self._result: T
         self._failure: BaseException | None = None
 
+    @abstractmethod
     def _events(self) -> AsyncGenerator[E, None]:
         """The events of all answers in order; sets ``_result`` before it returns."""
-        raise NotImplementedError
 
     # --- for the subclasses ----------------------------------------------------------------------
 
