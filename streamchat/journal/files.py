@@ -68,7 +68,7 @@ class Lines:
             written = 0
             while written < len(line):
                 written += os.write(self.file.fileno(), line[written:])
-        except BaseException:
+        except BaseException:  # a cancellation or an exit too; raised again
             self.cut(self.size)
             raise
         self.size += len(line)
@@ -169,7 +169,7 @@ def write_whole(path: Path, lines: Iterable[bytes], *, like: Path) -> None:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException:  # a cancellation or an exit too; raised again
         path.unlink(missing_ok=True)
         raise
 

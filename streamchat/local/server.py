@@ -123,7 +123,7 @@ class LocalServer:
         try:
             await runner.setup()
             await web.TCPSite(runner, self._host, self._port).start()
-        except BaseException:
+        except BaseException:  # a cancellation or an exit too; raised again
             await self.aclose()
             raise
         host = f"[{self._host}]" if ":" in self._host else self._host
