@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +31,25 @@ def test_the_package_exports_each_name_once_and_all_of_the_vocabulary() -> None:
     own = {"EVENT_CLASSES", "ContentKind", "GrowingText", "status_error_class"}
     for module in (errors, events, messages):
         assert set(module.__all__) - own <= set(streamchat.__all__)
+
+
+def test_a_service_that_relays_streams_starts_without_the_other_rooms() -> None:
+    """They are imported with the first use of one of their names, and are the same objects then."""
+    program = """
+import sys, streamchat
+later = set(streamchat._LATER.values())
+assert not [room for room in later if f"streamchat.{room}" in sys.modules]
+assert set(dir(streamchat)) >= set(streamchat.__all__)
+for name, room in streamchat._LATER.items():
+    assert getattr(streamchat, name) is getattr(sys.modules[f"streamchat.{room}"], name)
+try:
+    streamchat.Lmiter
+except AttributeError as error:
+    assert "Lmiter" in str(error)
+else:
+    raise AssertionError("any name is there")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("name", MODULES)
