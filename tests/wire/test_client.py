@@ -16,10 +16,12 @@ import threading
 import time
 import traceback
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp.base_protocol import BaseProtocol
+from multidict import CIMultiDict
 
 from streamchat import (
     AuthenticationError,
@@ -40,6 +42,7 @@ from streamchat import (
     TruncatedStreamError,
     UserMessage,
 )
+from streamchat.transport import Exchange
 from tests.frames import body, pieces, plain
 from tests.wire.server import (
     EVENT_STREAM,
@@ -943,3 +946,25 @@ async def test_a_wrong_key_is_an_authentication_error_with_a_hint() -> None:
     async with serve(refuse) as wire, client(wire) as chat:
         with pytest.raises(AuthenticationError, match=r"invalid api token .*CO_API_KEY"):
             await chat.chat("Hi", handlers=[Dispatcher()])
+
+
+@pytest.mark.parametrize(
+    ("malformed", "kind"), [(False, TruncatedStreamError), (True, ProtocolError)]
+)
+async def test_what_the_connection_said_before_it_let_go_counts(
+    malformed: bool, kind: type[StreamChatError]
+) -> None:
+    """A body that broke before the headers were read: the response has no connection to ask any more."""
+
+    class Response:
+        status = 200
+        headers = CIMultiDict({"Content-Type": "text/event-stream"})
+        connection = None
+        content = aiohttp.StreamReader(
+            BaseProtocol(asyncio.get_running_loop()), 2**16, loop=asyncio.get_running_loop()
+        )
+
+    Response.content.set_exception(aiohttp.ClientPayloadError("it broke"))
+    exchange = Exchange(cast(Any, Response()), "host", time.monotonic, 0.0, malformed=malformed)
+    with pytest.raises(kind):
+        await exchange.read()
