@@ -30,7 +30,10 @@ SCRIPTS = (
     *("decode", "stream", "scale", "dispatch", "fanout"),
     *("memory", "imports", "growth", "peers"),
 )
-FULL: Mapping[str, Sequence[Sequence[str]]] = {"decode": [[], ["--loop", "uvloop"]]}
+FULL: Mapping[str, Sequence[Sequence[str]]] = {
+    "decode": [[], ["--loop", "uvloop"]],
+    "scale": [["--loop", "both"]],
+}
 """The arguments of each run of a script, where it is not one run without any."""
 _SMALL = ["--events", "500", "--answers", "2", "--rounds", "2"]
 QUICK: Mapping[str, Sequence[str]] = {

@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--streams", default="100,1000,3000,10000", help="numbers, with commas")
     parser.add_argument("--rate", type=float, default=4000.0, help="events a second in all")
     parser.add_argument("--window", type=float, default=5.0, help="seconds of a measurement")
-    parser.add_argument("--rounds", type=int, default=2, help="alternating rounds; medians of them")
-    # Both take twice the six minutes: opening 10,000 streams without haste takes 40 s each time.
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds; medians of them")
+    # A loop takes a quarter of an hour: opening 10,000 streams without haste takes 40 s each time.
     parser.add_argument("--loop", choices=(*LOOPS, "both"), default="asyncio")
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
     options = parser.parse_args()
