@@ -24,8 +24,8 @@ import attrs
 from streamchat.credentials import hidden
 from streamchat.limiter import Limiter, Permit, estimate_tokens
 from streamchat.plan import Pacer
-from streamchat.policy import AdaptiveConcurrency
-from streamchat.protocol.errors import ConnectError, RateLimitError, StreamChatError
+from streamchat.policy import AdaptiveConcurrency, is_rate_limit
+from streamchat.protocol.errors import ConnectError, StatusError, StreamChatError
 from streamchat.protocol.messages import Usage
 from streamchat.protocol.plain import is_list, is_mapping
 from streamchat.protocol.request import ChatRequest, Messages
@@ -386,11 +386,11 @@ class _Turn(Pacer):
         self._sent_at = options.clock()
 
     def on_refusal(self, error: StreamChatError) -> None:
-        if not isinstance(error, RateLimitError):
+        if not is_rate_limit(error):
             return
         options, adaptive = self._engine.options, self._engine.adaptive
         if options.limiter is not None:
-            seconds = error.retry_after
+            seconds = error.retry_after if isinstance(error, StatusError) else None
             options.limiter.pause(DEFAULT_PAUSE if seconds is None else seconds)
         if adaptive is not None:
             adaptive.on_rate_limit(self._sent_at, options.clock())

@@ -5,13 +5,14 @@ Each function reads facts and returns the error to raise, or ``None``; the strea
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from streamchat.credentials import Secret
 from streamchat.policy import retry_after
-from streamchat.protocol.error_body import error_message, status_error
+from streamchat.protocol.error_body import clean_words, error_words, status_error
 from streamchat.protocol.errors import (
     ConcurrencyError,
     GenerationError,
@@ -22,11 +23,16 @@ from streamchat.protocol.errors import (
     UnexpectedContentTypeError,
 )
 from streamchat.protocol.events import MessageEnd
-from streamchat.transport import Exchange
+from streamchat.protocol.from_json import KNOWN_TYPES, foreign_name
+from streamchat.protocol.plain import decode_json, is_mapping
+from streamchat.transport import ERROR_BODY_BYTES, Exchange
 
 __all__ = [
+    "Framing",
     "failed_generation",
+    "framing_of",
     "mask_key",
+    "not_an_answer",
     "refusal",
     "timed_out",
     "two_consumers",
@@ -69,18 +75,23 @@ def timed_out(host: str, phase: str, seconds: float, *, queued: int = 0) -> Stre
 
 
 def failed_generation(end: MessageEnd) -> GenerationError | None:
-    """The error of a ``message-end`` that reports a failure (protocol.md 3.4)."""
-    if end.finish_reason != "TIMEOUT" and not end.finish_reason.startswith("ERROR"):
+    """The error of a ``message-end`` that reports a failure: by its finish reason, or by an error."""
+    reason = end.finish_reason.upper()
+    is_named = reason == "TIMEOUT" or reason.startswith("ERROR")
+    if not (is_named or end.error or end.error_type):
         return None
     return GenerationError(
-        finish_reason=end.finish_reason, error=end.error or "", error_type=end.error_type
+        finish_reason=end.finish_reason if is_named else "ERROR",
+        error=end.error or "",
+        error_type=end.error_type,
+        status=end.status,
     )
 
 
 async def refusal(
     exchange: Exchange, host: str, *, sent: Mapping[str, str], now: Callable[[], float]
 ) -> StreamChatError | None:
-    """Why an answer is no event stream: another status than 200, or another content type.
+    """Why a response cannot be an answer: its status, or its coding.
 
     Args:
         exchange: status and headers are there.
@@ -103,15 +114,127 @@ async def refusal(
             body=b"" if is_stream and status < 300 else await _body(exchange, key),
             retry_after=retry_after(headers, now=now()),
         )
-    if is_stream:
-        return _undecoded(headers, host)
-    body = await _body(exchange, key)
+    return _undecoded(headers, host)
+
+
+class Framing(enum.Enum):
+    """How a body is cut into events."""
+
+    EVENT_STREAM = enum.auto()
+    JSON_LINES = enum.auto()
+    OTHER = enum.auto()
+    """Not at all: it is not an answer."""
+
+
+_JSON_LINES = frozenset(
+    {
+        "application/json",
+        "application/jsonl",
+        "application/jsonlines",
+        "application/ndjson",
+        "application/stream+json",
+        "application/x-jsonlines",
+        "application/x-ndjson",
+    }
+)
+_FIRST_LINE_BYTES = 64 * 1024
+
+
+async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
+    """How a body is cut into events, and what had to be read of it to know.
+
+    The content type decides, with a look at the first bytes: JSON lines also come as
+    ``application/json``, as does a whole answer or an error, and any of them as ``text/event-stream``.
+
+    Raises:
+        TransportError, ProtocolError: the body could not be read.
+    """
+    media_type = _media_type(exchange.headers)
+    is_stream = media_type == "text/event-stream"
+    if not is_stream and media_type not in _JSON_LINES:
+        return Framing.OTHER, b""
+    head = await exchange.read()
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    while not start and (chunk := await exchange.read()) and len(head) < _FIRST_LINE_BYTES:
+        head += chunk
+        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] not in (b"{", b"["):
+        return (Framing.EVENT_STREAM if is_stream else Framing.OTHER), head
+    while b"\n" not in start and len(head) < _FIRST_LINE_BYTES:
+        chunk = await exchange.read()
+        if not chunk:
+            break
+        head += chunk
+        start += chunk
+    return (Framing.JSON_LINES if _is_event(start, media_type) else Framing.OTHER), head
+
+
+def _is_event(start: bytes, media_type: str) -> bool:
+    """Whether the first line is a whole JSON object, and an event of Chat v2 if its type is no proof."""
+    try:
+        data = decode_json(start.partition(b"\n")[0])
+    except ValueError:
+        return False
+    if not is_mapping(data):
+        return False
+    return data.get("type") in KNOWN_TYPES or media_type not in (
+        "application/json",
+        "text/event-stream",
+    )
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def not_an_answer(
+    exchange: Exchange, host: str, *, sent: Mapping[str, str], head: bytes
+) -> UnexpectedContentTypeError:
+    """The error of a 200 whose body is not an answer; a body that is one is not quoted.
+
+    Args:
+        exchange: the rest of its body is read, within limits.
+        host: for the message.
+        sent: the request's headers, of which nothing is quoted.
+        head: what was read of the body before.
+    """
+    key = _key(sent)
+    content_type = exchange.headers.get("content-type", "").replace(key, _MASK)
+    body = (head + await exchange.read_error_body())[:ERROR_BODY_BYTES]
+    body = body.replace(key.encode(), _MASK.encode())
+    what = (
+        "text/event-stream and a body of plain JSON"
+        if _media_type({"content-type": content_type}) == "text/event-stream"
+        else f"{content_type[:80] or 'no content type'!r} instead of text/event-stream"
+    )
     return UnexpectedContentTypeError(
-        f"{host} answered 200 with {content_type[:80] or 'no content type'!r} instead "
-        f"of text/event-stream: {error_message(body)[:200]}",
+        f"{host} answered {exchange.status} with {what}: {_described(body)}",
         content_type=content_type,
         body=body,
     )
+
+
+_EVENT_STREAM_STARTS = (b"event:", b"data:", b"id:", b"retry:", b":")
+
+
+def _described(body: bytes) -> str:
+    """The words of an error, or the start of a text; of an answer only what it looks like."""
+    start = body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(_EVENT_STREAM_STARTS):
+        return "the body looks like an event stream"
+    for text in (start, start.partition(b"\n")[0]):
+        try:
+            data = decode_json(text)
+        except ValueError:
+            continue
+        words, _, _ = error_words(data)
+        if is_mapping(data) and data.get("type") in KNOWN_TYPES:
+            return "the body looks like JSON lines"
+        looks_like = foreign_name(data) if is_mapping(data) else ""
+        if looks_like:
+            return f"the body looks like {looks_like}"
+        return words[:200] or "the body is JSON without words of an error"
+    return clean_words(start[:2000].decode("utf-8", "replace"), 200)
 
 
 _MASK = "<key>"

@@ -191,7 +191,8 @@ class ChatStream(Listeners):
                 for block in self._blocks:
                     event = self._read(block)
                     if event is None:
-                        self._empty_blocks += 1
+                        if self._take_several():
+                            break
                         continue
                     calls = self._table[type(event)]
                     if calls:
@@ -213,14 +214,15 @@ class ChatStream(Listeners):
                                         del failure  # its traceback holds this frame
                         self._busy = False
                     return event
-                if not self._is_flowing or self._source.reader.is_over:
-                    if not await self._more():
-                        break
                 else:
-                    # As _more does it, without a coroutine in between.
-                    self._busy = True
-                    self._blocks = iter(await self._source.receive())
-                    self._busy = False
+                    if not self._is_flowing or self._source.reader.is_over:
+                        if not await self._more():
+                            break
+                    else:
+                        # As _more does it, without a coroutine in between.
+                        self._busy = True
+                        self._blocks = iter(await self._source.receive())
+                        self._busy = False
         except BaseException as error:
             await self._fail(error)
             raise
@@ -385,12 +387,25 @@ class ChatStream(Listeners):
             if block is None:
                 return False
             unchanged = self._source.reader.read(block)
-            if unchanged is None:
-                self._empty_blocks += 1
-            else:
+            if unchanged is not None:
                 self._changed = iter(await routes.changed(unchanged))
+            else:
+                self._take_several()
         await routes.deliver(event)
         self._blocks = iter((event,))
+        return True
+
+    def _take_several(self) -> bool:
+        """After a block without an event of its own: put the events that it has several of in its place."""
+        several = self._source.reader.take_several()
+        if not several:
+            self._empty_blocks += 1
+            return False
+        self._source.blocks_received += len(several) - 1
+        if self._is_changing:
+            self._unchanged = iter([*several, *self._unchanged])
+        else:
+            self._blocks = iter([*several, *self._blocks])
         return True
 
     async def _open(self) -> None:

@@ -3,19 +3,25 @@
 No module here imports asyncio, aiohttp, os, time or random; a test holds it. Use it under any
 transport::
 
-    from streamchat.protocol import Accumulator, FrameDecoder, decode_event
+    from streamchat.protocol import Accumulator, FrameDecoder, decode_events
 
     decoder, answer = FrameDecoder(), Accumulator()
     for chunk in chunks:
         for frame in decoder.feed(chunk):
-            event = decode_event(frame)
-            if event is not None:
+            for event in decode_events(frame):
                 event = answer.add(event)
     print(answer.snapshot().text)
 """
 
 from streamchat.protocol.accumulator import Accumulator
-from streamchat.protocol.codec import DONE, decode_event, decode_response, encode_event
+from streamchat.protocol.codec import (
+    DONE,
+    decode_event,
+    decode_events,
+    decode_response,
+    encode_event,
+)
+from streamchat.protocol.json_lines import LineDecoder
 from streamchat.protocol.reader import EventReader
 from streamchat.protocol.request import AnyMessage, ChatOptions, ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
@@ -31,8 +37,10 @@ __all__ = [
     "EventReader",
     "Frame",
     "FrameDecoder",
+    "LineDecoder",
     "Messages",
     "decode_event",
+    "decode_events",
     "decode_response",
     "encode_event",
     "encode_frame",

@@ -162,8 +162,8 @@ def _read_error(data: object, depth: int) -> tuple[str, str, int | None]:
     if isinstance(plain, str):
         if not words:
             words = plain
-        elif not error_type and len(plain) <= MAX_TYPE:
-            error_type = plain  # {"error": "invalid_token", "error_description": "..."}
+        elif not error_type and (status is not None or "error_description" in data):
+            error_type = plain[:MAX_TYPE]  # Spring and RFC 6749 name the error's kind there
     if not words:
         words = _first_text(data, _WEAK_WORD_KEYS)
     location = _location(data.get("loc"))

@@ -32,10 +32,19 @@ from streamchat.transport.connections import (
     passage,
     speaks_tls,
 )
-from streamchat.transport.exchange import Exchange, is_malformed
+from streamchat.transport.exchange import ERROR_BODY_BYTES, Exchange, is_malformed
 from streamchat.transport.failures import failed_request, not_http
 
-__all__ = ["LOOPBACK", "Abortable", "Exchange", "Session", "SslContext", "Transport", "passage"]
+__all__ = [
+    "ERROR_BODY_BYTES",
+    "LOOPBACK",
+    "Abortable",
+    "Exchange",
+    "Session",
+    "SslContext",
+    "Transport",
+    "passage",
+]
 
 SslContext = ssl_module.SSLContext
 """A TLS context of the caller's own, for ``Client(ssl=...)``."""

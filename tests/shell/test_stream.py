@@ -761,7 +761,7 @@ def test_cancelling_at_every_suspension_closes_the_connection() -> None:
     "said",
     [
         b'event: error\ndata: {"message": "bad key canary-0123456789"}\n\n',
-        b'data: {"type": "content-delta", "oops": "canary-0123456789"}\n\n',
+        b'data: {"type": "content-delta", "delta": "canary-0123456789"}\n\n',
         body(failed("bad key canary-0123456789")),
     ],
 )
