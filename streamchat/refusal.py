@@ -153,20 +153,26 @@ async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
     is_stream = media_type == "text/event-stream"
     if not is_stream and media_type not in _JSON_LINES:
         return Framing.OTHER, b""
-    head = await exchange.read()
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    while not start and (chunk := await exchange.read()) and len(head) < _FIRST_LINE_BYTES:
-        head += chunk
-        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start[:1] not in (b"{", b"["):
-        return (Framing.EVENT_STREAM if is_stream else Framing.OTHER), head
-    while b"\n" not in start and len(head) < _FIRST_LINE_BYTES:
+    head = chunk = await exchange.read()
+    while chunk and not _text_of(head) and len(head) < _FIRST_LINE_BYTES:
         chunk = await exchange.read()
-        if not chunk:
-            break
         head += chunk
-        start += chunk
-    return (Framing.JSON_LINES if _is_event(start, media_type) else Framing.OTHER), head
+    if not _text_of(head).startswith((b"{", b"[")):
+        is_empty = not _text_of(head)  # an early end, whatever was meant to come
+        return (Framing.EVENT_STREAM if is_stream or is_empty else Framing.OTHER), head
+    while chunk and b"\n" not in _text_of(head) and len(head) < _FIRST_LINE_BYTES:
+        chunk = await exchange.read()
+        head += chunk
+    is_event = _is_event(_text_of(head), media_type)
+    return (Framing.JSON_LINES if is_event else Framing.OTHER), head
+
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def _text_of(head: bytes) -> bytes:
+    """The start of a body without byte order mark and white space; empty while there is no more."""
+    return b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip()
 
 
 def _is_event(start: bytes, media_type: str) -> bool:
@@ -219,7 +225,7 @@ _EVENT_STREAM_STARTS = (b"event:", b"data:", b"id:", b"retry:", b":")
 
 def _described(body: bytes) -> str:
     """The words of an error, or the start of a text; of an answer only what it looks like."""
-    start = body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = _text_of(body)
     if start.startswith(_EVENT_STREAM_STARTS):
         return "the body looks like an event stream"
     for text in (start, start.partition(b"\n")[0]):
