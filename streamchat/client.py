@@ -8,6 +8,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ssl import CERT_NONE
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
@@ -28,12 +29,14 @@ from streamchat.middleware import Middleware, chain, checked_middleware
 from streamchat.plan import Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
+from streamchat.protocol.plain import is_mapping, repair_surrogates
 from streamchat.protocol.request import (
     AnyMessage,
     ChatOptions,
     ChatRequest,
     CommonOptions,
     Messages,
+    checked_extra_body,
     plain_messages,
 )
 from streamchat.protocol.response import ChatResponse
@@ -75,6 +78,10 @@ class Client(Listeners):
         ssl: an ``ssl.SSLContext``; the system's certificates by default.
         max_event_bytes: the largest event, 16 MiB by default; a citation repeats its document.
         allow_http: allow plain http to other hosts than this machine.
+        query: parameters added to the URL of every request, such as ``{"api-version": "..."}``. They
+            are not secrets: keep keys in ``headers``.
+        extra_body: body fields that this version does not know, sent with every request.
+        insecure_tls: allow an ``ssl`` context that does not check the server's certificate or name.
 
     Raises:
         ConfigurationError: no key for Cohere's own host, or a setting that cannot work; the message
@@ -100,6 +107,9 @@ class Client(Listeners):
         ssl: SslContext | bool = True,
         max_event_bytes: int = DEFAULT_MAX_BYTES,
         allow_http: bool = False,
+        query: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        insecure_tls: bool = False,
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
@@ -108,7 +118,14 @@ class Client(Listeners):
             kind, api_key = type(api_key).__name__, None  # type: ignore[unreachable]
             raise TypeError(f"api_key must be a str, not {kind}")
         api_key = Secret(os.environ.get("CO_API_KEY", "") if api_key is None else api_key)
-        headers, proxy = hidden(headers), veiled(proxy)
+        headers = hidden(headers)
+        if isinstance(cast("object", proxy), bytes):
+            proxy = None
+            raise TypeError("proxy must be a str, not bytes; os.fsdecode() makes it one")
+        if isinstance(cast("object", base_url), bytes):
+            base_url = None
+            raise TypeError("base_url must be a str, not bytes")
+        proxy = veiled(proxy)
         base_url = veiled(base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL)
         headers = checked_headers(headers)
         key = checked_key(api_key)
@@ -120,6 +137,8 @@ class Client(Listeners):
             )
         if ssl is not True and not isinstance(ssl, SslContext):
             raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
+        if isinstance(ssl, SslContext) and not insecure_tls:
+            _check_context(ssl)
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no limit")
         if max_event_bytes < 1:
@@ -128,6 +147,7 @@ class Client(Listeners):
         self._retry = _instance("retry", retry, Retry, Retry())
         self._max_event_bytes = max_event_bytes
         self._headers = _request_headers(key, client_name, headers)
+        self._extra_body = checked_extra_body(extra_body)
         self._budget = RetryBudget()
         self._dispatcher = Dispatcher()
         self._middleware: list[Middleware] = []
@@ -138,6 +158,7 @@ class Client(Listeners):
             session=session,
             proxy=proxy,
             ssl=ssl,
+            query=_checked_query(query),
         )
 
     def chat_stream(
@@ -492,6 +513,8 @@ class Client(Listeners):
             raise ConfigurationError(
                 "no model: pass model= here or to Client(), for example command-a-03-2025"
             )
+        if self._extra_body is not None:
+            options["extra_body"] = _merged_body(self._extra_body, options.get("extra_body"))
         request = ChatRequest.build(messages, chosen, options)
         headers = checked_headers(headers)
         plan = Plan(
@@ -538,6 +561,56 @@ class Client(Listeners):
             )
 
 
+def _check_context(context: SslContext) -> None:
+    """Refuse a context with which anybody in between could read the key.
+
+    Raises:
+        ConfigurationError: it does not check the certificate, or not the host's name.
+    """
+    if context.verify_mode is CERT_NONE:
+        problem = "does not check the server's certificate (verify_mode is CERT_NONE)"
+    elif not context.check_hostname:
+        problem = "does not check that the certificate is the host's (check_hostname is False)"
+    else:
+        return
+    raise ConfigurationError(
+        f"the ssl.SSLContext {problem}: the key and the prompts could be read on the way; trust your "
+        "own authority with ssl.create_default_context(cafile=...), or pass insecure_tls=True"
+    )
+
+
+def _checked_query(query: Mapping[Any, Any] | None) -> Mapping[str, str]:
+    """A copy of the query parameters.
+
+    Raises:
+        TypeError: not a mapping of ``str`` to ``str``.
+        ValueError: a parameter without a name, or text that is not Unicode.
+    """
+    if query is None:
+        return {}
+    if not is_mapping(query):
+        raise TypeError(f"query must be a dict of str to str, not {type(query).__name__}")
+    parameters: dict[str, str] = {}
+    for name, value in query.items():
+        if not isinstance(name, str):
+            raise TypeError(f"query must have str names, not {type(name).__name__}")
+        if not name:
+            raise ValueError("query has a parameter without a name")
+        if not isinstance(value, str):
+            raise TypeError(f"query[{name!r}] must be a str, not {type(value).__name__}")
+        if repair_surrogates(name + value) != name + value:
+            raise ValueError(f"query[{name!r}] holds a lone surrogate, which is not text")
+        parameters[name] = value
+    return parameters
+
+
+def _merged_body(common: Mapping[str, Any], own: Any) -> Any:
+    """The client's extra fields with those of a call over them."""
+    if own is None:
+        return common
+    return {**common, **own} if is_mapping(own) else own
+
+
 def _check_common(options: Mapping[str, Any], method: str) -> None:
     """Refuse what the method sets itself, or does without."""
     for name in options:
@@ -571,7 +644,7 @@ def _request_headers(
     if client_name:
         headers |= checked_headers({"X-Client-Name": client_name})
     if key is not None:
-        headers["Authorization"] = Secret(f"Bearer {key}")
+        headers["Authorization"] = "Bearer " + key
     return merged_headers(headers, extra)
 
 

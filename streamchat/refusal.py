@@ -5,14 +5,14 @@ Each function reads facts and returns the error to raise, or ``None``; the strea
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
-from streamchat.credentials import Secret
+import attrs
+
+from streamchat.masking import Mask
 from streamchat.policy import retry_after
-from streamchat.protocol.error_body import clean_words, error_words, status_error
+from streamchat.protocol.error_body import status_error
 from streamchat.protocol.errors import (
     ConcurrencyError,
     GenerationError,
@@ -20,19 +20,13 @@ from streamchat.protocol.errors import (
     StreamChatError,
     StreamTimeoutError,
     TransportError,
-    UnexpectedContentTypeError,
 )
 from streamchat.protocol.events import MessageEnd
-from streamchat.protocol.from_json import KNOWN_TYPES, foreign_name
-from streamchat.protocol.plain import decode_json, is_mapping
-from streamchat.transport import ERROR_BODY_BYTES, Exchange
+from streamchat.transport import Exchange
 
 __all__ = [
-    "Framing",
     "failed_generation",
-    "framing_of",
     "mask_key",
-    "not_an_answer",
     "refusal",
     "timed_out",
     "two_consumers",
@@ -99,9 +93,9 @@ async def refusal(
         sent: the request's headers; a server may quote the key in them, and the error must not.
         now: the wall clock.
     """
-    key = _key(sent)
+    mask = Mask(sent)
     status = exchange.status
-    headers = {name: value.replace(key, _MASK) for name, value in exchange.headers.items()}
+    headers: dict[str, str] = mask.any(dict(exchange.headers))
     content_type = headers.get("content-type", "")
     is_stream = content_type.partition(";")[0].strip().lower() == "text/event-stream"
     if 300 <= status <= 399:
@@ -111,174 +105,37 @@ async def refusal(
             status,
             headers=headers,
             # Events under another 2xx are an answer, and an error's words never hold one.
-            body=b"" if is_stream and status < 300 else await _body(exchange, key),
+            body=b"" if is_stream and status < 300 else await _body(exchange, mask),
             retry_after=retry_after(headers, now=now()),
         )
     return _undecoded(headers, host)
 
 
-class Framing(enum.Enum):
-    """How a body is cut into events."""
-
-    EVENT_STREAM = enum.auto()
-    JSON_LINES = enum.auto()
-    OTHER = enum.auto()
-    """Not at all: it is not an answer."""
-
-
-_JSON_LINES = frozenset(
-    {
-        "application/json",
-        "application/jsonl",
-        "application/jsonlines",
-        "application/ndjson",
-        "application/stream+json",
-        "application/x-jsonlines",
-        "application/x-ndjson",
-    }
-)
-_FIRST_LINE_BYTES = 64 * 1024
-
-
-async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
-    """How a body is cut into events, and what had to be read of it to know.
-
-    The content type decides, with a look at the first bytes: JSON lines also come as
-    ``application/json``, as does a whole answer or an error, and any of them as ``text/event-stream``.
-
-    Raises:
-        TransportError, ProtocolError: the body could not be read.
-    """
-    media_type = _media_type(exchange.headers)
-    is_stream = media_type == "text/event-stream"
-    if not is_stream and media_type not in _JSON_LINES:
-        return Framing.OTHER, b""
-    head = chunk = await exchange.read()
-    while chunk and not _text_of(head) and len(head) < _FIRST_LINE_BYTES:
-        chunk = await exchange.read()
-        head += chunk
-    if not _text_of(head).startswith((b"{", b"[")):
-        is_empty = not _text_of(head)  # an early end, whatever was meant to come
-        return (Framing.EVENT_STREAM if is_stream or is_empty else Framing.OTHER), head
-    while chunk and b"\n" not in _text_of(head) and len(head) < _FIRST_LINE_BYTES:
-        chunk = await exchange.read()
-        head += chunk
-    is_event = _is_event(_text_of(head), media_type)
-    return (Framing.JSON_LINES if is_event else Framing.OTHER), head
-
-
-_BOM = b"\xef\xbb\xbf"
-
-
-def _text_of(head: bytes) -> bytes:
-    """The start of a body without byte order mark and white space; empty while there is no more."""
-    return b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip()
-
-
-def _is_event(start: bytes, media_type: str) -> bool:
-    """Whether the first line is a whole JSON object, and an event of Chat v2 if its type is no proof."""
-    try:
-        data = decode_json(start.partition(b"\n")[0])
-    except ValueError:
-        return False
-    if not is_mapping(data):
-        return False
-    return data.get("type") in KNOWN_TYPES or media_type not in (
-        "application/json",
-        "text/event-stream",
-    )
-
-
-def _media_type(headers: Mapping[str, str]) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-async def not_an_answer(
-    exchange: Exchange, host: str, *, sent: Mapping[str, str], head: bytes
-) -> UnexpectedContentTypeError:
-    """The error of a 200 whose body is not an answer; a body that is one is not quoted.
-
-    Args:
-        exchange: the rest of its body is read, within limits.
-        host: for the message.
-        sent: the request's headers, of which nothing is quoted.
-        head: what was read of the body before.
-    """
-    key = _key(sent)
-    content_type = exchange.headers.get("content-type", "").replace(key, _MASK)
-    body = (head + await exchange.read_error_body())[:ERROR_BODY_BYTES]
-    body = body.replace(key.encode(), _MASK.encode())
-    what = (
-        "text/event-stream and a body of plain JSON"
-        if _media_type({"content-type": content_type}) == "text/event-stream"
-        else f"{content_type[:80] or 'no content type'!r} instead of text/event-stream"
-    )
-    return UnexpectedContentTypeError(
-        f"{host} answered {exchange.status} with {what}: {_described(body)}",
-        content_type=content_type,
-        body=body,
-    )
-
-
-_EVENT_STREAM_STARTS = (b"event:", b"data:", b"id:", b"retry:", b":")
-
-
-def _described(body: bytes) -> str:
-    """The words of an error, or the start of a text; of an answer only what it looks like."""
-    start = _text_of(body)
-    if start.startswith(_EVENT_STREAM_STARTS):
-        return "the body looks like an event stream"
-    for text in (start, start.partition(b"\n")[0]):
-        try:
-            data = decode_json(text)
-        except ValueError:
-            continue
-        words, _, _ = error_words(data)
-        if is_mapping(data) and data.get("type") in KNOWN_TYPES:
-            return "the body looks like JSON lines"
-        looks_like = foreign_name(data) if is_mapping(data) else ""
-        if looks_like:
-            return f"the body looks like {looks_like}"
-        return words[:200] or "the body is JSON without words of an error"
-    return clean_words(start[:2000].decode("utf-8", "replace"), 200)
-
-
-_MASK = "<key>"
-_SHORTEST_KEY = 8
-"""Shorter ones are none, and replacing them would garble the text."""
-
-
-def _key(sent: Mapping[str, str]) -> Secret:
-    """What must not be quoted; something that is in no text, if there is nothing."""
-    for name, value in sent.items():
-        token = Secret(value.rpartition(" ")[2])
-        if name.lower() == "authorization" and len(token) >= _SHORTEST_KEY:
-            return token
-    return Secret("\0")
-
-
 def mask_key(error: StreamChatError, sent: Mapping[str, str]) -> None:
-    """Take the key out of what a server said in the middle of its stream (faults.md F108).
+    """Take the key and the caller's header values out of what a server said inside its stream.
 
     Events are delivered as they came; an exception is what logs and error trackers keep. A transport's
     error quotes nothing, and there may be ten thousand at once (a quarter of a cancellation's cost).
     """
     if isinstance(error, TransportError):
         return
-    key = _key(sent)
-    error.args = tuple(_masked(each, key) for each in error.args)
+    mask = Mask(sent)
+    error.args = tuple(mask.any(each) for each in error.args)
     for name, value in vars(error).items():
-        setattr(error, name, _masked(value, key))
+        setattr(error, name, mask.any(value))
+    partial = error.partial
+    if partial is not None and (partial.error or partial.finish_reason or partial.error_type):
+        # The words of a failed message-end; the answer itself stays as it came.
+        error.partial = attrs.evolve(
+            partial,
+            finish_reason=mask.any(partial.finish_reason),
+            error=mask.any(partial.error),
+            error_type=mask.any(partial.error_type),
+        )
 
 
-def _masked(value: Any, key: Secret) -> Any:
-    if isinstance(value, str):
-        return value.replace(key, _MASK)
-    return value.replace(key.encode(), _MASK.encode()) if isinstance(value, bytes) else value
-
-
-async def _body(exchange: Exchange, key: Secret) -> bytes:
-    return (await exchange.read_error_body()).replace(key.encode(), _MASK.encode())
+async def _body(exchange: Exchange, mask: Mask) -> bytes:
+    return mask.data(await exchange.read_error_body())
 
 
 def _undecoded(headers: Mapping[str, str], host: str) -> ProtocolError | None:

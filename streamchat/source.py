@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
+from streamchat.framing import Framing, framing_of, not_an_answer
 from streamchat.plan import Plan
 from streamchat.policy import retry_delay
 from streamchat.protocol.errors import (
@@ -23,7 +24,7 @@ from streamchat.protocol.errors import (
     TruncatedStreamError,
 )
 from streamchat.protocol.reader import EventReader, Item
-from streamchat.refusal import Framing, framing_of, not_an_answer, refusal, timed_out
+from streamchat.refusal import refusal, timed_out
 from streamchat.transport import Exchange, passage
 from streamchat.watchdog import Watchdog
 

@@ -495,6 +495,9 @@ class ChatStream(Listeners):
         if self._told:
             return  # raised again to whoever asks again
         self._told = True
+        # The frames below this call hold received bytes, in which a server may repeat the key; the
+        # traceback then begins where the stream is consumed.
+        error.__traceback__ = None
         self._add_facts(error)
         # A copy: the original's traceback holds this stream, and both would wait for the collector.
         self._end(copy.copy(error))

@@ -28,6 +28,7 @@ __all__ = [
     "CommonOptions",
     "ChatRequest",
     "Messages",
+    "checked_extra_body",
     "plain_message",
     "plain_messages",
 ]
@@ -86,6 +87,8 @@ class CommonOptions(TypedDict, total=False):
     """``{"type": "enabled" | "disabled", "token_budget": n}``."""
     priority: int | None
     """0 (highest, the default) to 999."""
+    extra_body: Mapping[str, Any] | None
+    """Body fields that this version does not know, for gateways; sent beside the others."""
 
 
 class ChatOptions(CommonOptions, total=False):
@@ -199,6 +202,29 @@ def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
                 f"{field.name}[{position}] must look like "
                 '{"type": "function", "function": {"name": "...", "parameters": {...}}}'
             )
+
+
+def checked_extra_body(value: Any) -> dict[str, Any] | None:
+    """A plain copy of body fields that this version does not know; ``None`` if there are none.
+
+    Raises:
+        TypeError: not a mapping of ``str``, a field of Chat v2 (the message names the argument that
+            is meant), or something that JSON cannot say.
+        ValueError: as :func:`~streamchat.protocol.plain.to_plain`.
+    """
+    if value is None:
+        return None
+    if not is_mapping(value):
+        raise TypeError(f"extra_body must be a dict, not {type(value).__name__}")
+    for name in value:
+        if not isinstance(name, str):
+            raise TypeError(f"extra_body must have str keys, not {type(name).__name__}")
+        if name == "stream":
+            raise TypeError("extra_body cannot hold 'stream': every answer is streamed")
+        if name in _FIELDS and name != "extra_body":
+            raise TypeError(f"extra_body cannot hold {name!r}: pass {name}= instead")
+    plain: dict[str, Any] = to_plain(value, "extra_body")
+    return plain or None
 
 
 def _items(name: str, value: Any) -> Iterable[tuple[int, Any]]:
@@ -333,6 +359,8 @@ class ChatRequest(FrozenRecord):
     """``thinking``"""
     priority: int | None = attrs.field(default=None, validator=_number(0, 999, whole=True))
     """``priority``"""
+    extra_body: Mapping[str, Any] | None = attrs.field(default=None, converter=checked_extra_body)
+    """Fields of the body that are none of the above; :meth:`to_dict` has them beside the others."""
 
     def __attrs_post_init__(self) -> None:
         if self.tool_choice is not None and not self.tools:
@@ -383,5 +411,9 @@ class ChatRequest(FrozenRecord):
             value = getattr(self, field.name)
             if value is not None:
                 body[field.name] = to_plain(value, field.name)
+        body |= body.pop("extra_body", {})
         body["stream"] = stream
         return body
+
+
+_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))

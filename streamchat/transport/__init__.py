@@ -12,13 +12,15 @@ import ssl as ssl_module
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from aiohttp import hdrs
 from multidict import CIMultiDict, istr
 
+from streamchat.credentials import Secret, Veiled, reveal
 from streamchat.protocol.errors import StreamChatError, TransportError
 from streamchat.transport.connections import (
     LOOPBACK,
@@ -78,6 +80,7 @@ class Transport:
         session: the caller's own, used as it is and never closed here.
         proxy: proxy URL; ``None`` reads ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``.
         ssl: a context, or ``True`` for the system's certificates.
+        query: parameters of the URL.
         clock: monotonic seconds.
     """
 
@@ -89,10 +92,12 @@ class Transport:
         session: Session | None = None,
         proxy: str | None = None,
         ssl: SslContext | bool = True,
+        query: Mapping[str, str] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         parts = urlsplit(base_url)
-        self.url = f"{base_url}/v2/chat"
+        parameters = urlencode(query, quote_via=quote, safe="")
+        self.url = f"{base_url}/v2/chat" + (f"?{parameters}" if parameters else "")
         self.host = parts.netloc
         self._address = parts.hostname or "", parts.port or 80
         self._secure = parts.scheme == "https"
@@ -219,7 +224,12 @@ class Transport:
         """
         last = self._last_headers
         if last is None or last[0] is not headers:
-            named = CIMultiDict({istr(name): value for name, value in headers.items()})
+            named = CIMultiDict(
+                {
+                    istr(name): Veiled(reveal(value)) if isinstance(value, Secret) else value
+                    for name, value in headers.items()
+                }
+            )
             last = self._last_headers = headers, named
         return last[1]
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -23,7 +23,7 @@ from aiohttp import hdrs, http_parser
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-from streamchat.credentials import Secret
+from streamchat.credentials import Secret, Veiled, reveal
 from streamchat.protocol.errors import ConfigurationError
 
 __all__ = [
@@ -241,24 +241,38 @@ class Proxy:
         """
         if url is None:
             return cls(None, None)
-        url = Secret(url if "://" in url else f"http://{url}")
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            parts, host, port = urlsplit(""), None, None
-        if parts.scheme not in ("http", "https") or not host:
-            del parts  # a traceback shows local variables
+        url = Secret(url)
+        proxy = _split_proxy(url)
+        if proxy is None:
             raise ConfigurationError(
                 "the proxy (proxy=, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) must look like "
                 "http://host:port; SOCKS is not supported"
             )
-        shown = f"[{host}]" if ":" in host else host
-        clean = f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
-        if parts.username is None:
-            return cls(clean, None)
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        return cls(clean, {"Authorization": Secret(f"Basic {b64encode(user).decode()}")})
+        return proxy
+
+
+def _split_proxy(url: Secret) -> Proxy | None:
+    """The parts of a proxy's URL; ``None`` if it is not one. It does not raise: its frame holds them.
+
+    User and password are bytes (RFC 7617): those of an environment variable that are not UTF-8 come
+    as surrogates (PEP 383), and are sent as the bytes they were.
+    """
+    try:
+        parts = urlsplit(reveal(url) if "://" in reveal(url) else f"http://{reveal(url)}")
+        host, port = parts.hostname, parts.port
+        user = None
+        if parts.username is not None:
+            pair = f"{parts.username}:{parts.password or ''}".encode("utf-8", "surrogateescape")
+            user = unquote_to_bytes(pair)
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not host:
+        return None
+    shown = f"[{host}]" if ":" in host else host
+    clean = f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
+    if user is None:
+        return Proxy(clean, None)
+    return Proxy(clean, {"Authorization": Veiled(f"Basic {b64encode(user).decode()}")})
 
 
 def environment_proxy(scheme: str, hostname: str) -> str | None:

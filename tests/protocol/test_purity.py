@@ -34,10 +34,10 @@ TIERS: list[set[str]] = [
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
-    {"routes"},
+    {"routes", "masking"},
     {"dispatcher"},
     {"transport"},
-    {"plan", "refusal"},
+    {"plan", "refusal", "framing"},
     {"watchdog"},
     {"source"},
     {"stream"},
