@@ -42,10 +42,12 @@ PUBLIC_HEADERS = frozenset(
 _PUBLIC_VALUES = frozenset({"application/json", "text/event-stream", "keep-alive", "no-cache"})
 _SCHEME = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +(\S+)")
 _NAMED = {"&": "amp", "<": "lt", ">": "gt", '"': "quot", "'": "apos"}
-_ESCAPES = ("\\", "%", "&")
-"""Text without these holds no escape."""
 _HEAD = 8
-"""Characters that start a search; the shortest piece of a cut value that is masked."""
+"""Characters that start a search; the shortest piece that is masked at the end of a text."""
+_PIECE = 12
+"""The shortest piece that is masked in the middle of a text, where at least half of a value is."""
+_MAX_STEPS = 20_000
+"""Characters compared for one value in one text; 20 ms."""
 _TAIL = "\"'}]). \n"
 _MAX_TAIL = 16
 """What may follow a value that was cut off at the end of a text, beside ``...``, and how much."""
@@ -152,35 +154,57 @@ def _base64(value: Secret) -> Iterator[Secret]:
 
 
 def _masked(text: str, searched: _Searched) -> str:
-    """The text without the value, escaped or not."""
+    """The text without the value, escaped or not.
+
+    A text that holds thousands of near copies of the value is cut short, so that a server that fills
+    megabytes with them does not hold the event loop.
+    """
     text = text.replace(reveal(searched.value), MASK)
-    may_be_escaped = searched.is_escaped and any(sign in text for sign in _ESCAPES)
-    if not may_be_escaped and reveal(searched.value)[:_HEAD] not in text:
+    if reveal(searched.value)[:_HEAD] not in text and not (
+        searched.is_escaped and any(each in text for each in _escapes(searched.value))
+    ):
         return text
     head = _head_pattern(searched.value)
     pieces: list[str] = []
-    done = at = 0
+    done = at = steps = 0
     while (match := head.search(text, at)) is not None:
         at = match.end()
-        end = _end_of_value(text, at, searched.value)
+        end, size = _end_of_value(text, at, searched.value)
+        steps += size
+        if steps > _MAX_STEPS:
+            return "".join([*pieces, text[done : match.start()], MASK, "..."])
         if end:
             pieces += (text[done : match.start()], MASK)
             done = at = end
     return "".join([*pieces, text[done:]]) if pieces else text
 
 
-def _end_of_value(text: str, at: int, value: Secret) -> int:
-    """Where a value ends whose first 8 characters end at ``at``; 0 if it is not the value."""
+def _end_of_value(text: str, at: int, value: Secret) -> tuple[int, int]:
+    """Where a value ends whose first 8 characters end at ``at``, 0 if it is not the value; and how
+    many of its characters are there."""
     size, length = _HEAD, len(reveal(value))
     while size < length:
         match = _char_pattern(reveal(value)[size]).match(text, at)
         if match is None:
             break
         at, size = match.end(), size + 1
-    if size == length:
-        return at
     is_last = len(text) - at <= _MAX_TAIL and not text[at:].removeprefix("...").strip(_TAIL)
-    return at if is_last or 2 * size >= length else 0
+    is_value = size == length or is_last or (size >= _PIECE and 2 * size >= length)
+    return (at if is_value else 0), size
+
+
+@lru_cache(maxsize=128)
+def _escapes(value: Secret) -> tuple[str, ...]:
+    """What a text holds if it holds the first 8 characters with an escape among them."""
+    found = {"&#"}
+    for char in reveal(value)[:_HEAD]:
+        number = ord(char)
+        found |= {f"u00{number:02x}", f"u00{number:02X}", f"%{number:02x}", f"%{number:02X}"}
+        if char in '/"\\':
+            found.add("\\" + char)
+        if char in _NAMED:
+            found.add(f"&{_NAMED[char]};")
+    return tuple(found)
 
 
 @lru_cache(maxsize=128)

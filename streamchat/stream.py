@@ -233,10 +233,15 @@ class ChatStream(Listeners):
 
     async def _run(self) -> ChatResponse:
         """Run to the end and return the answer; after the end, say again how it ended."""
-        async for _ in self:
-            if self._table is NO_CALLS and self._is_flowing:
-                # Nobody sees the events: text that was decoded together is not taken apart again.
-                self._source.reader.fold(self._blocks)
+        _: Event | None = None
+        try:
+            async for _ in self:
+                if self._table is NO_CALLS and self._is_flowing:
+                    # Nobody sees the events: text that was decoded together is not taken apart again.
+                    self._source.reader.fold(self._blocks)
+        except GenerationError:
+            _ = None  # its words may hold the key, and a traceback shows local variables
+            raise
         if isinstance(self._outcome, ChatResponse):
             return self._outcome
         raise copy.copy(self._outcome or closed())
