@@ -12,7 +12,7 @@ import attrs
 
 from streamchat.masking import Mask
 from streamchat.policy import retry_after
-from streamchat.protocol.error_body import status_error
+from streamchat.protocol.error_body import MAX_TYPE, clean_words, status_error
 from streamchat.protocol.errors import (
     ConcurrencyError,
     GenerationError,
@@ -74,10 +74,11 @@ def failed_generation(end: MessageEnd) -> GenerationError | None:
     is_named = reason == "TIMEOUT" or reason.startswith("ERROR")
     if not (is_named or end.error or end.error_type):
         return None
+    # On one line and not for ever, like the words of a StatusError; the event has them as they came.
     return GenerationError(
-        finish_reason=end.finish_reason if is_named else "ERROR",
-        error=end.error or "",
-        error_type=end.error_type,
+        finish_reason=clean_words(end.finish_reason, MAX_TYPE) if is_named else "ERROR",
+        error=clean_words(end.error or ""),
+        error_type=clean_words(end.error_type or "", MAX_TYPE) or None,
         status=end.status,
     )
 

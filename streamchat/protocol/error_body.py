@@ -12,7 +12,7 @@ from typing import Any
 from streamchat.protocol.errors import StatusError, status_error_class
 from streamchat.protocol.plain import decode_json, is_list, is_mapping, repair_surrogates
 
-__all__ = ["clean_words", "error_message", "error_words", "status_error"]
+__all__ = ["MAX_TYPE", "MAX_WORDS", "clean_words", "error_message", "error_words", "status_error"]
 
 
 def status_error(
