@@ -7,6 +7,7 @@ JSON lines also come as ``application/json``, as does a whole answer or an error
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 
 from streamchat.masking import Mask
@@ -16,7 +17,7 @@ from streamchat.protocol.from_json import KNOWN_TYPES, foreign_name
 from streamchat.protocol.plain import decode_json, is_mapping
 from streamchat.transport import ERROR_BODY_BYTES, Exchange
 
-__all__ = ["Framing", "framing_of", "not_an_answer"]
+__all__ = ["Framing", "framing_of", "is_stream_type", "media_type", "not_an_answer"]
 
 
 class Framing(enum.Enum):
@@ -28,9 +29,10 @@ class Framing(enum.Enum):
     """Not at all: it is not an answer."""
 
 
+EVENT_STREAM = "text/event-stream"
+JSON = "application/json"
 _JSON_LINES = frozenset(
     {
-        "application/json",
         "application/jsonl",
         "application/jsonlines",
         "application/ndjson",
@@ -48,9 +50,8 @@ async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
     Raises:
         TransportError, ProtocolError: the body could not be read.
     """
-    media_type = _media_type(exchange.headers)
-    is_stream = media_type == "text/event-stream"
-    if not is_stream and media_type not in _JSON_LINES:
+    kind = media_type(exchange.headers)
+    if kind != JSON and not is_stream_type(kind):
         return Framing.OTHER, b""
     head = chunk = await exchange.read()
     while chunk and not _text_of(head) and len(head) < _FIRST_LINE_BYTES:
@@ -58,11 +59,12 @@ async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
         head += chunk
     if not _text_of(head).startswith((b"{", b"[")):
         is_empty = not _text_of(head)  # an early end, whatever was meant to come
-        return (Framing.EVENT_STREAM if is_stream or is_empty else Framing.OTHER), head
+        is_stream = kind == EVENT_STREAM or is_empty
+        return (Framing.EVENT_STREAM if is_stream else Framing.OTHER), head
     while chunk and b"\n" not in _text_of(head) and len(head) < _FIRST_LINE_BYTES:
         chunk = await exchange.read()
         head += chunk
-    is_event = _is_event(_text_of(head), media_type)
+    is_event = _is_event(_text_of(head), kind)
     return (Framing.JSON_LINES if is_event else Framing.OTHER), head
 
 
@@ -74,22 +76,28 @@ def _text_of(head: bytes) -> bytes:
     return b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip()
 
 
-def _is_event(start: bytes, media_type: str) -> bool:
+def _is_event(start: bytes, kind: str) -> bool:
     """Whether the first line is a whole JSON object, and an event of Chat v2 if its type is no proof."""
     try:
         data = decode_json(start.partition(b"\n")[0])
     except ValueError:
         return False
-    if not is_mapping(data):
-        return False
-    return data.get("type") in KNOWN_TYPES or media_type not in (
-        "application/json",
-        "text/event-stream",
-    )
+    return is_mapping(data) and (kind in _JSON_LINES or data.get("type") in KNOWN_TYPES)
 
 
-def _media_type(headers: Mapping[str, str]) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+def media_type(headers: Mapping[str, str]) -> str:
+    """The type of ``Content-Type`` in lower case, without parameters; of several the first."""
+    value = headers.get("content-type", "").strip()
+    return _TYPE_END.split(value, maxsplit=1)[0].lower()
+
+
+_TYPE_END = re.compile("[;,\\s]")
+"""A semicolon; also a comma and white space, as gateways write that repeat the header or forget it."""
+
+
+def is_stream_type(kind: str) -> bool:
+    """Whether a media type is one of a streamed answer."""
+    return kind == EVENT_STREAM or kind in _JSON_LINES
 
 
 async def not_an_answer(
@@ -108,7 +116,7 @@ async def not_an_answer(
     body = mask.data((head + await exchange.read_error_body())[:ERROR_BODY_BYTES])
     what = (
         "text/event-stream and a body of plain JSON"
-        if _media_type({"content-type": content_type}) == "text/event-stream"
+        if media_type({"content-type": content_type}) == EVENT_STREAM
         else f"{content_type[:80] or 'no content type'!r} instead of text/event-stream"
     )
     return UnexpectedContentTypeError(

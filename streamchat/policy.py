@@ -37,8 +37,13 @@ __all__ = [
     "retry_delay",
 ]
 
-RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Answers that another try may change; never 501, 498 or any other 4xx."""
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 523, 524, 529})
+"""Statuses that another attempt may change; never 501, 498 or any other 4xx.
+
+520, 522, 523 and 524 are Cloudflare's: the origin's answer was empty or came too late, or there was no
+route to it. Its others are not retried, because they last: 521 (the origin refuses connections), 525 and
+526 (its TLS), 530 (its name).
+"""
 _NEVER_RETRIED_KINDS = frozenset({"certificate", "closed", "encoding", "proxy_refused", "tls"})
 """Failures that trying again cannot mend, or must not paper over."""
 

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from streamchat.framing import is_stream_type, media_type
 from streamchat.masking import Mask
 from streamchat.policy import retry_after
 from streamchat.protocol.error_body import MAX_TYPE, clean_words, status_error
 from streamchat.protocol.errors import (
     ConcurrencyError,
     GenerationError,
-    ProtocolError,
     StreamChatError,
     StreamTimeoutError,
     TransportError,
@@ -86,7 +86,7 @@ def failed_generation(end: MessageEnd) -> GenerationError | None:
 async def refusal(
     exchange: Exchange, host: str, *, sent: Mapping[str, str], now: Callable[[], float]
 ) -> StreamChatError | None:
-    """Why a response cannot be an answer: its status, or its coding.
+    """Why a response cannot be an answer: its status, unless that is a success with content.
 
     Args:
         exchange: status and headers are there.
@@ -94,22 +94,28 @@ async def refusal(
         sent: the request's headers; a server may quote the key in them, and the error must not.
         now: the wall clock.
     """
-    mask = Mask(sent)
     status = exchange.status
+    if status == 200 or (
+        200 < status <= 299
+        and status not in _WITHOUT_CONTENT
+        and is_stream_type(media_type(exchange.headers))
+    ):
+        return None
+    mask = Mask(sent)
     headers: dict[str, str] = mask.any(dict(exchange.headers))
-    content_type = headers.get("content-type", "")
-    is_stream = content_type.partition(";")[0].strip().lower() == "text/event-stream"
     if 300 <= status <= 399:
         return status_error(status, headers=headers, body=_redirect_text(headers))
-    if status != 200:
-        return status_error(
-            status,
-            headers=headers,
-            # Events under another 2xx are an answer, and an error's words never hold one.
-            body=b"" if is_stream and status < 300 else await _body(exchange, mask),
-            retry_after=retry_after(headers, now=now()),
-        )
-    return _undecoded(headers, host)
+    return status_error(
+        status,
+        headers=headers,
+        # An answer under one of these is not quoted in the error.
+        body=b"" if status in _WITHOUT_CONTENT else await _body(exchange, mask),
+        retry_after=retry_after(headers, now=now()),
+    )
+
+
+_WITHOUT_CONTENT = frozenset({204, 205})
+"""Successes that have no content by definition (RFC 9110 15.3.5, 15.3.6)."""
 
 
 def mask_key(error: StreamChatError, sent: Mapping[str, str]) -> None:
@@ -137,21 +143,6 @@ def mask_key(error: StreamChatError, sent: Mapping[str, str]) -> None:
 
 async def _body(exchange: Exchange, mask: Mask) -> bytes:
     return mask.data(await exchange.read_error_body())
-
-
-def _undecoded(headers: Mapping[str, str], host: str) -> ProtocolError | None:
-    """The error of a body in a coding that the HTTP library hands on as it is (faults.md F40)."""
-    coding = headers.get("content-encoding", "").strip()
-    if coding.lower() in _CODINGS:
-        return None
-    return ProtocolError(
-        f"{host} answered with Content-Encoding {coding[:80]!r}, which was not asked for and "
-        "cannot be decoded"
-    )
-
-
-_CODINGS = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
-"""What aiohttp decodes, or refuses itself where the decoder is not installed."""
 
 
 def _redirect_text(headers: Mapping[str, str]) -> bytes:

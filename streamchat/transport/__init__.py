@@ -34,7 +34,13 @@ from streamchat.transport.connections import (
     passage,
     speaks_tls,
 )
-from streamchat.transport.exchange import ERROR_BODY_BYTES, Exchange, is_malformed
+from streamchat.transport.decoding import codings
+from streamchat.transport.exchange import (
+    ERROR_BODY_BYTES,
+    DecodedExchange,
+    Exchange,
+    is_malformed,
+)
 from streamchat.transport.failures import failed_request, not_http
 
 __all__ = [
@@ -179,6 +185,7 @@ class Transport:
                 headers=self._named(headers),
                 allow_redirects=False,
                 read_bufsize=READ_BUFFER,
+                auto_decompress=False,
                 proxy=self._proxy.url,
                 proxy_headers=self._proxy.headers,
                 raise_for_status=False,
@@ -208,7 +215,12 @@ class Transport:
                 # What broke behind the headers before we got them: the response has let go of its
                 # connection then, and could not say.
                 malformed = is_malformed(way.protocol)
-                return Exchange(response, self.host, self._clock, started, malformed=malformed)
+                facts = response, self.host, self._clock, started
+                if hdrs.CONTENT_ENCODING in response.headers:
+                    coding = codings(response.headers.getall(hdrs.CONTENT_ENCODING))
+                    if coding:
+                        return DecodedExchange(*facts, coding=coding, malformed=malformed)
+                return Exchange(*facts, malformed=malformed)
             response.close()
             failure = not_http(self.host)
         try:

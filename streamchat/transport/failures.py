@@ -13,7 +13,7 @@ from copy import copy
 from typing import Any
 
 import aiohttp
-from aiohttp.http_exceptions import BadHttpMessage, ContentEncodingError, PayloadEncodingError
+from aiohttp.http_exceptions import BadHttpMessage, PayloadEncodingError
 
 from streamchat.protocol.errors import (
     ConfigurationError,
@@ -64,12 +64,6 @@ def failed_body(error: Exception, host: str, *, malformed: bool) -> TransportErr
         return copy(error)  # set by abort(), or by the guard for lost connections
     cause = error.__cause__
     if isinstance(error, aiohttp.ClientPayloadError):
-        if isinstance(cause, ContentEncodingError):
-            return TruncatedStreamError(
-                f"the body that {host} sent is not what its Content-Encoding says",
-                kind="encoding",
-                host=host,
-            )
         # The Python parser keeps the connection over trailers that are too long or too many (F51).
         # A PayloadEncodingError is what both parsers say about an end that comes too early.
         outsize = isinstance(cause, BadHttpMessage) and not isinstance(cause, PayloadEncodingError)

@@ -161,13 +161,17 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "F38": (HEADERS + "test_an_ok_of_another_kind",),
     "F39": (
-        HEADERS + "test_another_success_is_none",
+        HEADERS + "test_an_event_stream_under_any_success_is_an_answer",
+        HEADERS + "test_a_success_without_content_is_not_an_answer",
         HEADERS + "test_no_content_with_content",
     ),
     "F40": (
         HEADERS + "test_codings_that_are_decoded",
         HEADERS + "test_codings_that_are_not_decoded",
-        HEADERS + "test_codings_that_need_a_package",
+        HEADERS + "test_text_under_a_name_that_is_not_a_coding_is_read",
+        HEADERS + "test_a_coding_without_its_package_says_what_to_install",
+        HEADERS + "test_an_error_in_a_coding_without_its_package_keeps_its_status",
+        HEADERS + "test_a_session_of_the_callers_decodes_nothing_twice",
     ),
     # 3.3 body transport
     "F41": (CUT, EMPTY, WIRE + "test_a_cut_body_is_truncation_with_the_partial_answer"),
@@ -205,7 +209,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "F59": (BODY + "test_a_body_that_is_not_what_it_says",),
     "F60": (BODY + "test_a_cut_gzip_stream_in_correct_chunks",),
-    "F61": (BODY + "test_a_bomb",),
+    "F61": (BODY + "test_a_gzip_bomb_is_bounded",),
     "F62": (BODY + "test_a_body_that_is_not_what_it_says",),
     "F63": (NOT_FED,),
     "F64": (
