@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import cast
 
 import aiohttp
@@ -166,8 +167,11 @@ class Exchange:
             self._lost.remove_done_callback(self._wake)
             if self._lost.done():
                 _retrieve(self._lost)  # its loop may be closed, and takes no callback then
-            elif not self._content.is_eof():
-                self._lost.add_done_callback(_retrieve)
+            else:
+                # The connection may still be reset: while a body that the server did not wait for is
+                # being sent, or in the pool. One callback per connection, however many exchanges.
+                self._lost.remove_done_callback(_retrieve)
+                self._lost.add_done_callback(_retrieve, context=Context())
             self._lost = None
         if self._ending is not None:
             self._ending.forget()

@@ -43,6 +43,8 @@ from streamchat import (
     UserMessage,
 )
 from streamchat.transport import Exchange
+from streamchat.transport.exchange import _retrieve
+from tests.catalogue.helpers import reset
 from tests.frames import body, pieces, plain
 from tests.wire.server import (
     EVENT_STREAM,
@@ -799,7 +801,82 @@ async def test_nothing_of_an_exchange_stays_on_a_kept_connection() -> None:
                 await stream
             assert exchange._lost is None
         futures = [future for future in lost if future is not None]
-        assert not any(getattr(future, "_callbacks", None) for future in futures)
+        left = [getattr(future, "_callbacks", None) or [] for future in futures]
+        # All that stays is the one function that asyncio needs to see the end of a connection noticed.
+        assert all([call for call, _ in each] in ([], [_retrieve]) for each in left)
+        assert not any(list(context) for each in left for _, context in each)
+
+
+REFUSED = b"HTTP/1.1 413 L\r\ncontent-length: 2\r\n"
+EARLY = {
+    "413, close": (REFUSED + b"connection: close\r\n\r\n{}", False),
+    "413, keep-alive, close": (REFUSED + b"\r\n{}", False),
+    "401, reset": (REFUSED.replace(b"413", b"401") + b"\r\n{}", True),
+    "an answer, reset": (whole_answer(), True),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+async def test_an_answer_before_the_end_of_the_upload_leaves_nothing_to_report(name: str) -> None:
+    """Whatever becomes of the rest of the upload, asyncio reports no exception that nobody retrieved."""
+    said, resets = EARLY[name]
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    ended = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await writer.drain()
+        if resets:
+            reset(writer)
+        else:
+            writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Client(KEY, base_url=url, model="m", retry=ONCE) as chat:
+        with contextlib.suppress(StreamChatError):
+            await chat.chat("x" * 12_000_000)
+        await ended.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gc.collect()
+    assert [report["message"] for report in reports] == []
+
+
+async def test_a_reset_of_an_idle_connection_leaves_nothing_to_report() -> None:
+    """Load balancers reset connections in the pool; asyncio reports no exception nobody retrieved."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    idle = asyncio.Event()
+
+    async def in_two_parts(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n")
+        await writer.drain()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        writer.write(chunked(body(plain())) + b"0\r\n\r\n")
+        await idle.wait()
+        reset(writer)
+
+    async with serve(in_two_parts, answer_whole) as wire, client(wire) as chat:
+        async with chat.chat_stream("Hi") as stream:
+            exchange = stream._source._exchange
+            assert exchange is not None
+            lost = exchange._lost
+            await stream
+        assert lost is not None
+        idle.set()
+        while not lost.done():  # to await it would retrieve its exception
+            await asyncio.sleep(0)
+        del exchange, stream
+        assert (await chat.chat("Hi")).text == "Hello there!"
+        del lost
+        gc.collect()
+    assert [report["message"] for report in reports] == []
+    assert wire.connections == 2
 
 
 async def test_statuses_are_ours_to_judge_also_in_a_session_of_the_callers() -> None:
