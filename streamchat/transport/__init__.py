@@ -32,6 +32,7 @@ from streamchat.transport.connections import (
     environment_proxy,
     new_session,
     passage,
+    reason_of_loss,
     speaks_tls,
 )
 from streamchat.transport.decoding import codings
@@ -41,7 +42,7 @@ from streamchat.transport.exchange import (
     Exchange,
     is_malformed,
 )
-from streamchat.transport.failures import failed_request, not_http
+from streamchat.transport.failures import failed_request, is_alert, not_http
 
 __all__ = [
     "ERROR_BODY_BYTES",
@@ -177,7 +178,8 @@ class Transport:
         connect_timeout: float | None,
     ) -> Exchange:
         session, started = await self._session(), self._clock()
-        failure: StreamChatError
+        failure: StreamChatError | None = None
+        caught: Exception | None = None
         try:
             response = await session.post(
                 self.url,
@@ -193,17 +195,7 @@ class Transport:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            failure = (
-                closed_client()
-                if self.closed
-                else failed_request(
-                    error,
-                    host=self.host,
-                    secure=self._secure,
-                    connect_timeout=connect_timeout,
-                    elapsed=self._clock() - started,
-                )
-            )
+            caught = error
         else:
             self._scheme_is_sure = True
             ambiguous = len(set(response.headers.getall(hdrs.CONTENT_LENGTH, ()))) > 1
@@ -224,9 +216,27 @@ class Transport:
             response.close()
             failure = not_http(self.host)
         try:
+            if caught is not None:
+                if self._secure and not way.used and isinstance(caught, aiohttp.ClientOSError):
+                    reason = await reason_of_loss(way.protocol)
+                    if reason is not None and is_alert(reason):
+                        caught = reason
+                    del reason
+                failure = (
+                    closed_client()
+                    if self.closed
+                    else failed_request(
+                        caught,
+                        host=self.host,
+                        secure=self._secure,
+                        connect_timeout=connect_timeout,
+                        elapsed=self._clock() - started,
+                    )
+                )
+            assert failure is not None
             raise failure
         finally:
-            del failure  # its traceback holds this frame: no cycle through it
+            del failure, caught  # their tracebacks hold this frame: no cycle through it
 
     def _named(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
         """Headers with names that aiohttp can keep as they are.

@@ -36,6 +36,7 @@ __all__ = [
     "environment_proxy",
     "new_session",
     "passage",
+    "reason_of_loss",
     "speaks_tls",
 ]
 
@@ -47,6 +48,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KEEPALIVE_SECONDS = 15.0
 """How long an idle connection is kept: short enough to lose few races against a server's close."""
 
+LOSS_SECONDS = 0.1
+"""How long a TLS connection that failed before an answer may take to say why."""
 PROBE_SECONDS = 0.25
 """How long a port has to answer a TLS greeting, once, when plain http was not answered at all."""
 
@@ -199,6 +202,23 @@ def new_session(max_connections: int) -> Session:
         trust_env=False,  # it would read netrc too, which breaks our own Authorization
         skip_auto_headers=(hdrs.USER_AGENT,),
     )
+
+
+async def reason_of_loss(protocol: ResponseHandler | None) -> Exception | None:
+    """Why a connection was lost, if the event loop says it.
+
+    uvloop closes a transport on a TLS alert before it tells the protocol about the alert: a request
+    that is being written fails first, without a reason. asyncio tells the alert at once.
+    """
+    if protocol is None:
+        return None
+    lost = protocol.closed
+    if lost is None:
+        reason = protocol.exception()
+    else:
+        await asyncio.wait([lost], timeout=LOSS_SECONDS)
+        reason = lost.exception() if lost.done() and not lost.cancelled() else None
+    return reason if isinstance(reason, Exception) else None
 
 
 async def speaks_tls(host: str, port: int) -> bool:

@@ -154,9 +154,7 @@ MALFORMED = {
     "F24 HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00canary" + b"\x00" * 12,
     "F24 binary": bytes(range(128, 256)) + b"canary\r\n\r\n",
     "F24 status of letters": b"HTTP/1.1 abc canary\r\n\r\n",
-    "F25 long line": HEAD + b"x-a: " + b"canary" * 2_000 + b"\r\n\r\n",
     "F25 many": HEAD + b"".join(b"x-%d: canary\r\n" % n for n in range(200)) + b"\r\n",
-    "F25 without end": HEAD + b"x-a: " + b"canary" * 100_000,
     "F26 two lengths": HEAD + b"content-length: 5\r\ncontent-length: 6\r\n\r\ncanary",
     "F26 negative length": HEAD + b"content-length: -5\r\n\r\ncanary",
     "F26 length and chunks": HEAD
@@ -165,14 +163,36 @@ MALFORMED = {
 }
 
 
+TOO_LONG = {
+    "F25 long line": HEAD + b"x-a: " + b"canary" * 2_000 + b"\r\n\r\n",
+    "F25 long name": HEAD + b"canary" * 2_000 + b": x\r\n\r\n",
+    "F25 long reason": b"HTTP/1.1 200 " + b"canary" * 2_000 + b"\r\n\r\n",
+    "F25 without end": HEAD + b"x-a: " + b"canary" * 100_000,
+}
+MALFORMED |= TOO_LONG
+
+
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_what_is_not_http(name: str) -> None:
     """F24 to F26: a protocol error, not tried again, without the bytes; the connection is closed."""
+    expected = "longer than the limit of 8190 bytes" if name in TOO_LONG else "not valid HTTP"
     async with serve(says(MALFORMED[name], close=False)) as wire, client(wire, retry=TWICE) as chat:
-        error = await failure(chat, ProtocolError, "not valid HTTP")
+        error = await failure(chat, ProtocolError, expected)
         await wire.closed.wait()
     assert error.attempts == 1
     assert "canary" not in str(error) + repr(error.args)
+
+
+async def test_a_long_header_is_read_with_a_session_that_allows_it() -> None:
+    """F25: the message of the refusal names what raises the limit, and that does."""
+    reply = says(HEAD + b"x-a: " + b"canary" * 2_000 + b"\r\ntransfer-encoding: chunked\r\n\r\n")
+    async with serve(reply) as wire, client(wire) as chat:
+        await failure(chat, ProtocolError, r"aiohttp\.ClientSession\(max_field_size=65536")
+    whole = says(HEAD + b"x-a: " + b"canary" * 2_000 + b"\r\n" + stream_of(ANSWER)[len(HEAD) :])
+    async with serve(whole) as wire:
+        async with aiohttp.ClientSession(max_field_size=65536, max_line_size=65536) as session:
+            async with client(wire, session=session) as chat:
+                assert (await chat.chat("Hi")).text == "Hello there!"
 
 
 @pytest.mark.parametrize(

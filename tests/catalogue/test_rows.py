@@ -60,7 +60,10 @@ ROWS: dict[str, tuple[str, ...]] = {
         CONNECT + "test_a_context_of_the_callers_is_used",
         WIRE + "test_a_certificate_nobody_knows_is_refused_and_not_retried",
     ),
-    "F05": (CONNECT + "test_tls_that_is_refused_says_tls",),
+    "F05": (
+        CONNECT + "test_tls_that_is_refused_says_tls",
+        CONNECT + "test_a_missing_client_certificate_is_final",
+    ),
     "F06": (
         CONNECT + "test_a_handshake_that_stalls",
         CONNECT + "test_a_plain_answer_to_a_handshake",
@@ -122,7 +125,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F22": (HEADERS_END,),
     "F23": (HEADERS + "test_switching_protocols_is_no_answer",),
     "F24": (NOT_HTTP, WIRE + "test_garbage_instead_of_http_is_a_protocol_error"),
-    "F25": (NOT_HTTP,),
+    "F25": (NOT_HTTP, HEADERS + "test_a_long_header_is_read_with_a_session_that_allows_it"),
     "F26": (NOT_HTTP,),
     "F27": (HEADERS + "test_old_forms_of_headers",),
     "F28": (
