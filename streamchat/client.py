@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ssl import CERT_NONE
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -74,7 +74,8 @@ class Client(Listeners):
         max_connections: at most so many connections at once; ``None``, the default, is no limit.
         headers: sent with each request, over the client's own.
         client_name: the name of your project, sent as ``X-Client-Name``.
-        proxy: a proxy's URL; ``None`` reads the proxy variables of the environment, never netrc.
+        proxy: a proxy's URL; ``False`` connects directly; ``None`` reads ``HTTPS_PROXY``, ``HTTP_PROXY``,
+            ``ALL_PROXY`` and ``NO_PROXY``, never netrc. With a ``session``, that decides instead.
         ssl: an ``ssl.SSLContext``; the system's certificates by default.
         max_event_bytes: the largest event, 16 MiB by default; a citation repeats its document.
         allow_http: allow plain http to other hosts than this machine.
@@ -103,7 +104,7 @@ class Client(Listeners):
         max_connections: int | None = None,
         headers: Mapping[str, str] | None = None,
         client_name: str | None = None,
-        proxy: str | None = None,
+        proxy: str | Literal[False] | None = None,
         ssl: SslContext | bool = True,
         max_event_bytes: int = DEFAULT_MAX_BYTES,
         allow_http: bool = False,
@@ -125,7 +126,8 @@ class Client(Listeners):
         if isinstance(cast("object", base_url), bytes):
             base_url = None
             raise TypeError("base_url must be a str, not bytes")
-        proxy = veiled(proxy)
+        if isinstance(proxy, str):
+            proxy = veiled(proxy)
         base_url = veiled(base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL)
         headers = checked_headers(headers)
         key = checked_key(api_key)
@@ -652,11 +654,12 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
     """The base URL without a trailing slash.
 
     Raises:
-        ConfigurationError: no http(s) URL with a host, user or password in it, a query, or plain
-            http to another machine. The message does not repeat the URL: it may hold a secret.
+        ConfigurationError: no http(s) URL with a host that can exist, user or password in it, a query,
+            or plain http to another machine. The message does not repeat the URL: it may hold a secret.
     """
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a str, not {type(base_url).__name__}")
+    base_url = veiled(base_url.strip())  # files and .env leave a line end
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname or "", parts.port
@@ -671,6 +674,8 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         raise ConfigurationError("base_url (CO_API_URL) must not hold a user name or password")
     if has_more:
         raise ConfigurationError("base_url must not hold a query or a fragment")
+    if (wrong := _wrong_with_host(host)) is not None:
+        raise ConfigurationError(f"base_url (CO_API_URL) must name a host that can exist: {wrong}")
     if _is_disguised_address(host):
         raise ConfigurationError("base_url must name its host, not a number")
     if scheme == "http" and host not in LOOPBACK and not allow_http:
@@ -683,10 +688,37 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         raise ConfigurationError(
             "base_url (CO_API_URL) must not hold /v2/chat: that is added to it"
         )
+    # Settings written for another SDK may name the version.
     if _is_cohere(url):
-        # As the official SDK does: settings written for it may name the version.
-        url = url.removesuffix("/v1").removesuffix("/v2")
-    return url
+        url = url.removesuffix("/v1")
+    return url.removesuffix("/v2").rstrip("/")
+
+
+def _wrong_with_host(host: str) -> str | None:
+    """Why a host name cannot exist (RFC 1035 2.3.4); None if it can, or is an IPv6 address."""
+    if ":" in host:
+        return None
+    if _NOT_IN_HOSTS.search(host):
+        return "a character in it is in no host name"
+    # In octets as sent: RFC 3492 for other letters than ASCII, and their full stops are dots.
+    labels = _DOTS.split(unicodedata.normalize("NFKC", host).lower())
+    if labels[-1] == "" and len(labels) > 1:
+        del labels[-1]  # the dot of the root
+    sizes = [
+        len(label) if label.isascii() else len(b"xn--" + label.encode("punycode"))
+        for label in labels
+    ]
+    if 0 in sizes:
+        return "between two dots, or before the first, is nothing"
+    if max(sizes) > 63:
+        return f"a label of it is {max(sizes)} octets long, and 63 is the limit"
+    total = sum(sizes) + len(sizes) - 1
+    return f"it is {total} octets long, and 253 is the limit" if total > 253 else None
+
+
+_DOTS = re.compile("[.\u3002]")
+_NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f\s#%*/<>?@\[\\\]^|]")
+"""The forbidden code points of the URL standard (4.3, "forbidden domain code point"), and ``*``."""
 
 
 def _is_disguised_address(host: str) -> bool:

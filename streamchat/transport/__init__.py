@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Literal, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
@@ -23,13 +23,10 @@ from multidict import CIMultiDict, istr
 from streamchat.credentials import Secret, Veiled, reveal
 from streamchat.protocol.errors import StreamChatError, TransportError
 from streamchat.transport.connections import (
-    LOOPBACK,
     Connector,
     Keeper,
     Passage,
-    Proxy,
     Session,
-    environment_proxy,
     new_session,
     passage,
     reason_of_loss,
@@ -43,6 +40,7 @@ from streamchat.transport.exchange import (
     is_malformed,
 )
 from streamchat.transport.failures import failed_request, is_alert, not_http
+from streamchat.transport.proxies import LOOPBACK, Proxy
 
 __all__ = [
     "ERROR_BODY_BYTES",
@@ -85,7 +83,8 @@ class Transport:
         base_url: where to send, without a trailing slash; ``/v2/chat`` is added.
         max_connections: at most so many at once, 0 for no limit; more wait in turn.
         session: the caller's own, used as it is and never closed here.
-        proxy: proxy URL; ``None`` reads ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``.
+        proxy: proxy URL; ``False`` for none; ``None`` reads ``HTTP_PROXY``, ``HTTPS_PROXY``,
+            ``ALL_PROXY`` and ``NO_PROXY``, unless there is a ``session``.
         ssl: a context, or ``True`` for the system's certificates.
         query: parameters of the URL.
         clock: monotonic seconds.
@@ -97,7 +96,7 @@ class Transport:
         *,
         max_connections: int = 0,
         session: Session | None = None,
-        proxy: str | None = None,
+        proxy: str | Literal[False] | None = None,
         ssl: SslContext | bool = True,
         query: Mapping[str, str] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
@@ -111,7 +110,7 @@ class Transport:
         self._scheme_is_sure = self._secure
         self._max_connections = max_connections
         self._own_session = session
-        self._proxy = Proxy.parse(proxy or environment_proxy(parts.scheme, parts.hostname or ""))
+        self._proxy = Proxy.chosen(proxy, base_url, is_own_session=session is not None)
         self._ssl = ssl
         self._clock = clock
         self._keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}

@@ -1,4 +1,4 @@
-"""Connections and whose they are: the pool, a session for each event loop, the proxy.
+"""Connections and whose they are: the pool, and a session for each event loop.
 
 Each guard is here because of something measured (faults.md 1 and 5).
 """
@@ -8,14 +8,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import weakref
-from base64 import b64encode
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import attrs
@@ -23,17 +20,11 @@ from aiohttp import hdrs, http_parser
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-from streamchat.credentials import Secret, Veiled, reveal
-from streamchat.protocol.errors import ConfigurationError
-
 __all__ = [
     "Connector",
     "Keeper",
-    "Proxy",
-    "LOOPBACK",
     "Passage",
     "Session",
-    "environment_proxy",
     "new_session",
     "passage",
     "reason_of_loss",
@@ -43,8 +34,6 @@ __all__ = [
 Session = aiohttp.ClientSession
 """A session of the caller's own, for ``Client(session=...)``."""
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""This machine, by name and address."""
 KEEPALIVE_SECONDS = 15.0
 """How long an idle connection is kept: short enough to lose few races against a server's close."""
 
@@ -241,67 +230,3 @@ async def speaks_tls(host: str, port: int) -> bool:
 
 
 _TLS_ALERT, _TLS_HANDSHAKE = b"\x15", b"\x16"  # the first byte of a record, RFC 8446 5.1
-
-
-@attrs.frozen
-class Proxy:
-    """A proxy without its password in the URL, where a traceback would show it."""
-
-    url: str | None
-    """``http://host:port`` or ``https://host:port``; ``None`` for none."""
-    headers: Mapping[str, str] | None
-    """``Authorization`` for the proxy, if its URL had a user."""
-
-    @classmethod
-    def parse(cls, url: str | None) -> Proxy:
-        """Split a URL as it is configured; a missing scheme is http.
-
-        Raises:
-            ConfigurationError: no http(s) URL; the message does not repeat it.
-        """
-        if url is None:
-            return cls(None, None)
-        url = Secret(url)
-        proxy = _split_proxy(url)
-        if proxy is None:
-            raise ConfigurationError(
-                "the proxy (proxy=, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) must look like "
-                "http://host:port; SOCKS is not supported"
-            )
-        return proxy
-
-
-def _split_proxy(url: Secret) -> Proxy | None:
-    """The parts of a proxy's URL; ``None`` if it is not one. It does not raise: its frame holds them.
-
-    User and password are bytes (RFC 7617): those of an environment variable that are not UTF-8 come
-    as surrogates (PEP 383), and are sent as the bytes they were.
-    """
-    try:
-        parts = urlsplit(reveal(url) if "://" in reveal(url) else f"http://{reveal(url)}")
-        host, port = parts.hostname, parts.port
-        user = None
-        if parts.username is not None:
-            pair = f"{parts.username}:{parts.password or ''}".encode("utf-8", "surrogateescape")
-            user = unquote_to_bytes(pair)
-    except ValueError:
-        return None
-    if parts.scheme not in ("http", "https") or not host:
-        return None
-    shown = f"[{host}]" if ":" in host else host
-    clean = f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
-    if user is None:
-        return Proxy(clean, None)
-    return Proxy(clean, {"Authorization": Veiled(f"Basic {b64encode(user).decode()}")})
-
-
-def environment_proxy(scheme: str, hostname: str) -> str | None:
-    """The proxy that the environment names for this host; netrc is never read.
-
-    Never for this machine itself, where no proxy could reach.
-    """
-    if hostname in LOOPBACK:
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    return None if not proxy or proxy_bypass(hostname) else proxy

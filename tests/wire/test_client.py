@@ -159,6 +159,46 @@ async def test_a_proxy_of_the_environment_is_used_for_others(
     assert proxy.requests[0].line == "POST http://inside.test/v2/chat HTTP/1.1"
 
 
+@pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "127.0.0.2", "127.0.0.2:{port}", "*"])
+async def test_a_host_that_no_proxy_names_is_reached_directly(
+    no_proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key and the prompt do not go to a proxy that they should avoid."""
+    async with serve(answer_whole) as proxy, serve(answer_whole, host="127.0.0.2") as wire:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", no_proxy.format(port=wire.url.rpartition(":")[2]))
+        async with client(wire, allow_http=True) as chat:
+            assert (await chat.chat("Hi")).text == "Hello there!"
+        monkeypatch.setenv("NO_PROXY", "127.0.0.2:1, 127.0.1.0/24")
+        async with client(wire, allow_http=True) as chat:
+            assert (await chat.chat("Hi")).text == "Hello there!"
+    assert (len(wire.requests), len(proxy.requests)) == (1, 1)
+
+
+async def test_a_session_of_the_callers_decides_about_proxies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No proxy variable is read for it; its own proxy is used."""
+    async with serve(answer_whole) as proxy, serve(answer_whole, host="127.0.0.2") as wire:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        for own, asked in ((None, 0), (proxy.url, 1)):
+            async with (
+                aiohttp.ClientSession(proxy=own) as session,
+                client(wire, allow_http=True, session=session) as chat,
+            ):
+                assert (await chat.chat("Hi")).text == "Hello there!"
+            assert len(proxy.requests) == asked
+
+
+async def test_proxy_false_is_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says."""
+    async with serve(answer_whole, host="127.0.0.2") as wire:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        for proxy in (False, ""):
+            async with client(wire, allow_http=True, proxy=proxy) as chat:
+                assert (await chat.chat("Hi")).text == "Hello there!"
+
+
 async def test_headers_of_the_call_win_over_the_clients() -> None:
     """headers= of a call over those of the client over its defaults, whatever their case."""
     async with (
@@ -231,6 +271,72 @@ def test_plain_http_is_allowed_when_asked_for() -> None:
     assert "http://inside.test" in repr(allowed)
     for url in ("http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]:8000"):
         assert url in repr(Client("k", base_url=url))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "gw..test",
+        ".gw.test",
+        "gw.test..",
+        "..",
+        ".",
+        "canary" * 10 + "long.test",
+        "canary" * 9 + "b\u00fccher.test",
+        "gw\u3002\u3002test",
+        ("canary" * 8 + ".") * 5 + "canary.test1",
+        "canary%2fx.test",
+        "canary canary.test",
+        "*.canary.test",
+        "canary<>.test",
+    ],
+)
+def test_a_host_that_cannot_exist_is_refused_at_construction(host: str) -> None:
+    """Each label has 1 to 63 octets, all together 253; the message does not repeat the URL."""
+    for port in ("", ":8000"):
+        with pytest.raises(
+            ConfigurationError, match=r"base_url \(CO_API_URL\) must name a"
+        ) as caught:
+            Client("k", base_url=f"https://{host}{port}/x")
+        assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "gw.test.",
+        "my_gateway",
+        "-x.test",
+        "b\u00fccher.test",
+        "xn--bcher-kva.test",
+        "\u2615.test",
+        "a" * 63 + ".test",
+        ("a" * 49 + ".") * 5 + "abc",
+        "[fe80::1%25eth0]",
+        "[::1]",
+        "10.0.0.1",
+    ],
+)
+def test_a_host_that_can_exist_is_accepted(host: str) -> None:
+    assert Client("k", base_url=f"https://{host}:8000").base_url == f"https://{host}:8000"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "/ ", "\t", "/\n"])
+async def test_blanks_around_base_url_are_not_part_of_it(end: str) -> None:
+    """Files and .env leave them."""
+    async with serve(answer_whole) as wire, client(wire, base_url=f" {wire.url}{end}") as chat:
+        assert (await chat.chat("Hi")).text == "Hello there!"
+        assert chat.base_url == wire.url
+    assert wire.requests[0].line == "POST /v2/chat HTTP/1.1"
+
+
+@pytest.mark.parametrize("end", ["/v2", "/v2/", "/prefix/v2"])
+async def test_base_url_may_name_the_version(end: str) -> None:
+    """As settings of another SDK do: the path is not /v2/v2/chat."""
+    async with serve(answer_whole) as wire, client(wire, base_url=wire.url + end) as chat:
+        assert (await chat.chat("Hi")).text == "Hello there!"
+    path = end.rstrip("/").removesuffix("/v2")
+    assert wire.requests[0].line == f"POST {path}/v2/chat HTTP/1.1"
 
 
 @pytest.mark.parametrize("version", ["/v1", "/v2", ""])
