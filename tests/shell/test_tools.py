@@ -7,8 +7,8 @@ import contextvars
 import dataclasses
 import functools
 import json
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
@@ -65,16 +65,16 @@ def call_of(name: str, arguments: str) -> ToolCall:
     return ToolCall(f"{name}_0", ToolCallFunction(name, arguments))
 
 
-class InlineExecutor(ThreadPoolExecutor):
-    """Threads that run at once where they are asked for: a virtual clock cannot wait for others."""
+class InlineThread(threading.Thread):
+    """A thread that runs at once where it is started: a virtual clock cannot wait for others."""
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
+    def start(self) -> None:
+        self.run()
+
+
+@pytest.fixture
+def inline_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamchat.tools.Thread", InlineThread)
 
 
 # --- a function as a tool ------------------------------------------------------------------------
@@ -206,15 +206,15 @@ def gives_awaitable(city: str) -> Any:
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
+@pytest.mark.usefixtures("inline_threads")
 async def test_whatever_can_be_called_can_be_a_tool(made: Any, expected: str) -> None:
     """Methods, objects, partials, what decorators left; async, plain, and plain that is async."""
-    asyncio.get_running_loop().set_default_executor(InlineExecutor())
     assert await made.run(call_of("x", '{"city": "Lima", "word": "never"}')) == expected
 
 
+@pytest.mark.usefixtures("inline_threads")
 async def test_context_variables_reach_the_thread() -> None:
     """A plain function sees the context of the consumer."""
-    asyncio.get_running_loop().set_default_executor(InlineExecutor())
     variable = contextvars.ContextVar("variable", default="unset")
     variable.set("set")
 
@@ -908,9 +908,24 @@ async def test_a_tool_call_without_calls_ends_the_loop() -> None:
     assert len(transport.requests) == 1
 
 
+@pytest.mark.usefixtures("inline_threads")
+@pytest.mark.parametrize("raised", [ValueError("no such city"), StopIteration(), KeyError("Lima")])
+async def test_what_a_plain_function_raises_is_reported(raised: Exception) -> None:
+    """StopIteration too, which no future and no coroutine can raise."""
+
+    @tool
+    def weather(city: str) -> str:
+        raise raised
+
+    client, _ = client_over(Answer(*pieces(tools())), Answer(*pieces(plain())))
+    run = client.run_tools("Hi", tools=[weather, clock])
+    results = [e for e in await collect(run) if isinstance(e, ToolResult)]
+    assert type(raised).__name__ in str(results[0].error)
+
+
+@pytest.mark.usefixtures("inline_threads")
 async def test_a_plain_function_runs_in_a_thread() -> None:
-    """Through the loop's executor, so that it does not stop the loop (tests/wire has real threads)."""
-    asyncio.get_running_loop().set_default_executor(InlineExecutor())
+    """So that it does not stop the loop (tests/wire has real threads)."""
 
     def weather(city: str) -> str:
         return f"clear over {city}"
