@@ -25,7 +25,7 @@ SLICE_BYTES = 4 * 1024
 """Coded bytes that a decompressor receives at once. zlib copies what is behind the end of a member, and
 a decompressor may hold its input, which the ratio would count as decoded."""
 MAX_RATIO = 200
-"""Decoded bytes per coded byte. A recorded Chat v2 stream compresses to a tenth (gzip, level 9)."""
+"""Decoded bytes per coded byte. Recorded Chat v2 streams of 20 to 40 KB have 22 to 34 (gzip, level 9)."""
 RATIO_FROM_BYTES = 1024 * 1024
 """Decoded bytes from which on the ratio is checked."""
 MAX_MEMBERS = 512
