@@ -105,11 +105,12 @@ async def refusal(
     headers: dict[str, str] = mask.any(dict(exchange.headers))
     if 300 <= status <= 399:
         return status_error(status, headers=headers, body=_redirect_text(headers))
+    is_answer = status < 300 and is_stream_type(media_type(headers))
     return status_error(
         status,
         headers=headers,
-        # An answer under one of these is not quoted in the error.
-        body=b"" if status in _WITHOUT_CONTENT else await _body(exchange, mask),
+        # Events under a status without content may be an answer, and an error never quotes one.
+        body=b"" if is_answer else await _body(exchange, mask),
         retry_after=retry_after(headers, now=now()),
     )
 
