@@ -44,11 +44,14 @@ from streamchat.protocol.messages import (
     Usage,
 )
 from streamchat.protocol.plain import (
+    TOO_DEEP,
     as_dict,
     decode_json,
     encode_json,
     is_list,
     is_mapping,
+    is_nested_deeper,
+    nested_too_deeply,
     repair_surrogates,
 )
 from streamchat.protocol.response import ChatResponse
@@ -107,7 +110,7 @@ def decode_event(frame: Frame) -> Event | None:
             what it must have.
         GenerationError: ``event: error``, or an object without ``type`` but with a ``message``.
     """
-    if frame.event != "error":
+    if frame.event != "error" and not nested_too_deeply(frame.data):
         try:
             wire = decode_wire(frame.data)
             return _BUILDERS[type(wire)](wire)
@@ -148,9 +151,10 @@ def _structure_event(data: Any, frame: Frame, hint: str) -> Event:
             return UnknownEvent(repair_surrogates(name), _repair(data))
         wire = msgspec.convert(_forgive(data, _JOINED.get(name, frozenset())), AnyWire)
         return _BUILDERS[type(wire)](wire)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at ")
-        path = place.strip("`") or "$"
+    except msgspec.ValidationError:
+        from streamchat.protocol.mismatch import mismatch  # rarely needed, so not with the package
+
+        reason, path = mismatch(_forgive(data, _JOINED.get(name, frozenset())), AnyWire)
     except Malformed as error:
         if error.path == _CONTENT_PATH and _has_unknown_keys(data):
             return UnknownEvent(name, _repair(data))
@@ -417,8 +421,11 @@ def decode_response(data: Mapping[str, Any]) -> ChatResponse:
     """An answer from its unary JSON shape (protocol.md 4), as ``ChatResponse.to_dict`` writes it.
 
     Raises:
-        DecodeError: a field is missing or of the wrong type; the path says which.
+        DecodeError: a field is missing or of the wrong type; the path says which. Or more than 200
+            levels of nesting, as in every text that is read.
     """
+    if is_nested_deeper(data):
+        raise DecodeError(TOO_DEEP, event_type="chat response")
     try:
         return structure(data, ChatResponse, "$")
     except Malformed as error:

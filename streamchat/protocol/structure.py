@@ -6,7 +6,7 @@ letters of a list. The hooks here take a value of exactly the right type, or ref
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, get_type_hints, is_typeddict
 
@@ -22,7 +22,7 @@ from streamchat.protocol.messages import (
     TokenCounts,
     Usage,
 )
-from streamchat.protocol.plain import is_mapping
+from streamchat.protocol.plain import is_mapping, json_name
 
 __all__ = ["Malformed", "json_name", "structure", "structure_answer"]
 
@@ -47,7 +47,10 @@ def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
 
     def hook(value: Any, _: Any) -> Any:
         if type(value) not in kinds:
-            raise _WrongKind(f"expected {json_name(kinds[0]())}, got {json_name(value)}")
+            if kinds == (int,) and type(value) is float:
+                raise _WrongKind("expected an integer, got a number with a fraction")
+            name = "an integer" if kinds == (int,) else json_name(kinds[0]())
+            raise _WrongKind(f"expected {name}, got {json_name(value)}")
         return value
 
     return hook
@@ -162,30 +165,29 @@ def _structure(converter: cattrs.Converter, data: Any, cls: type[T], path: str) 
     try:
         return converter.structure(data, cls)
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
-        first = cattrs.transform_error(error, path=path, format_exception=_reason)[0]
-    reason, _, place = first.rpartition(" @ ")
-    raise Malformed(reason, place or path)
+        reason, place = _first_problem(error, path)
+    raise Malformed(reason, place)
 
 
-def _reason(error: BaseException, kind: type[Any] | None) -> str:
-    """What was wrong; cattrs' own words would quote a value that is not in a ``Literal``."""
+def _first_problem(error: BaseException, path: str) -> tuple[str, str]:
+    """What was wrong and where; of several problems the first.
+
+    Read from the exceptions and what cattrs attached to them. Its words change between versions, and
+    quote a value that is not in a ``Literal``.
+    """
+    while isinstance(error, cattrs.BaseValidationError):
+        noted, others = error.group_exceptions()  # pyright: ignore[reportAttributeAccessIssue]
+        if not noted:
+            error = others[0]
+            continue
+        error, note = noted[0]
+        path += f".{note.name}" if hasattr(note, "name") else f"[{note.index!r}]"
+    return _reason(error), path
+
+
+def _reason(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return "required field missing"
     if isinstance(error, _WrongKind):
         return str(error)
     return "a value that is not allowed here"
-
-
-_JSON_NAMES: Mapping[type, str] = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
-
-
-def json_name(value: object) -> str:
-    """What JSON calls a value of this type, for error messages."""
-    return _JSON_NAMES.get(type(value), type(value).__name__)
