@@ -80,7 +80,6 @@ def mismatch(value: Any, kind: Any, *, strict: bool = True) -> tuple[str, str]:
     """
     todo = [_Place(value, inspect.type_info(kind), "$")]
     classes: list[_Place] = []
-    sets: list[str] = []
     while todo:
         place = todo.pop()
         node = place.node
@@ -94,15 +93,28 @@ def mismatch(value: Any, kind: Any, *, strict: bool = True) -> tuple[str, str]:
             return reason, place.path + _tag_path(place.value, node, reason)
         if node is not None:
             todo += reversed([*_parts(place.value, node, place.path)])
-            if hasattr(node, "cls") and hasattr(node, "fields"):
+            if (hasattr(node, "cls") and hasattr(node, "fields")) or isinstance(
+                node, inspect.SetType | inspect.FrozenSetType
+            ):
                 classes.append(place._replace(node=node))
-            elif isinstance(node, inspect.SetType | inspect.FrozenSetType) and place.value:
-                sets.append(place.path)
-    # All parts fit: a class refused their combination. Classes inside others come last.
+    # All parts fit: a class, or a set, refused what they make together. Inner ones come last.
     for place in reversed(classes):
-        if not _fits(place.value, place.node.cls, strict):
+        if not hasattr(place.node, "cls"):
+            if not _holds(place.value, place.node, strict):
+                return "an item that a set cannot hold", place.path
+        elif not _fits(place.value, place.node.cls, strict):
             return REFUSED, place.path
-    return "an item that a set cannot hold" if sets else REFUSED, sets[-1] if sets else "$"
+    return REFUSED, "$"
+
+
+def _holds(items: Any, node: Any, strict: bool) -> bool:
+    """Whether a set can hold items that are of its type: they must have a hash."""
+    item = node.item_type
+    if isinstance(item, inspect.ListType | inspect.SetType | inspect.DictType):
+        return not items
+    kind: Any = set[item.cls] if hasattr(item, "fields") else set[Any]
+    has_arrays = any(is_list(each) or is_mapping(each) for each in items)
+    return not has_arrays or _fits(items, kind, strict)
 
 
 def _fits(value: Any, kind: Any, strict: bool) -> bool:
@@ -201,7 +213,7 @@ def _key_problem(value: Any, node: Any, strict: bool) -> str:
         key_node = key_node.type
     if type(key_node) not in _SCALARS and _allowed_values(key_node) is None:
         return ""
-    kind = dict[_annotation(key_node), Any]
+    kind: Any = dict.__class_getitem__((_annotation(key_node), Any))
     if any(not _fits({key: None}, kind, strict) for key in value):
         allowed = _allowed_values(key_node)
         name = "one of the allowed values" if allowed else _SCALARS[type(key_node)].name
@@ -291,7 +303,7 @@ def _json_types(node: Any) -> tuple[type, ...]:
     """The types of plain data that are for this member of a union and for no other."""
     allowed = _allowed_values(node)
     if allowed is not None:
-        return tuple({type(each) for each in allowed})
+        return tuple(each.__class__ for each in allowed)
     if type(node) in _SCALARS:
         return _SCALARS[type(node)].from_json
     return (list, tuple) if _container_name(node) == "an array" else ()

@@ -238,16 +238,16 @@ def nested_too_deeply(text: bytes | str, levels: int = MAX_DEPTH) -> bool:
 
 def is_nested_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:
     """Whether plain data nests deeper than ``levels``, or contains itself; linear in its size."""
-    layer: list[Any] = [value]
-    for _ in range(levels + 1):
+    layer: list[Any] = [value] if is_mapping(value) or is_list(value) else []
+    for _ in range(levels):
         parts: dict[int, Any] = {}
         for item in layer:
-            inner: Any = item.values() if is_mapping(item) else item if is_list(item) else ()
+            inner: Any = item.values() if is_mapping(item) else item
             parts |= {id(part): part for part in inner if is_mapping(part) or is_list(part)}
-        if not parts:
-            return False
         layer = list(parts.values())
-    return True
+        if not layer:
+            break
+    return bool(layer)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -176,10 +176,12 @@ def _first_problem(error: BaseException, path: str) -> tuple[str, str]:
     quote a value that is not in a ``Literal``.
     """
     while isinstance(error, cattrs.BaseValidationError):
-        noted, others = error.group_exceptions()  # pyright: ignore[reportAttributeAccessIssue]
+        group: Any = error  # both of its subclasses can be taken apart
+        noted, others = group.group_exceptions()
         if not noted:
             error = others[0]
             continue
+        note: Any
         error, note = noted[0]
         path += f".{note.name}" if hasattr(note, "name") else f"[{note.index!r}]"
     return _reason(error), path

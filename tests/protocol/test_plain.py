@@ -181,15 +181,11 @@ TEMPLATES: dict[str, tuple[str, str, str]] = {
 }
 
 
-LEAST = {"siblings": 3, "keys": 1}
-"""Levels that a template has in any case."""
-
-
 def json_of_depth(name: str, depth: int) -> str:
     """Valid JSON that nests exactly so deep."""
     opening, innermost, closing = TEMPLATES[name]
     levels = 2 if name == "both" else 1
-    inner = {"keys": 1, "siblings": 0}.get(name, 0)
+    inner = {"keys": 1, "siblings": 2}.get(name, 0)
     count, rest = divmod(depth - inner, levels)
     return "[" * rest + opening * count + innermost + closing * count + "]" * rest
 
@@ -208,10 +204,10 @@ def test_json_is_read_to_the_limit_of_nesting_and_no_level_further(
     name: str, as_bytes: bool
 ) -> None:
     """Whatever stands in strings, keys and siblings; and the reason is in our words."""
-    for depth in (1, 2, 150, MAX_DEPTH - 1, MAX_DEPTH):
+    for depth in (3, 150, MAX_DEPTH - 1, MAX_DEPTH):
         text = json_of_depth(name, depth)
         value = decode_json(text.encode() if as_bytes else text)
-        assert max(depth, LEAST.get(name, 0)) == depth_of(value)
+        assert depth == depth_of(value)
         assert not is_nested_deeper(value)
         if name != "lone surrogates":  # they are read and not written
             assert [value] == decode_json(encode_json([value]), levels=MAX_COPIED_DEPTH)
