@@ -93,9 +93,8 @@ def mismatch(value: Any, kind: Any, *, strict: bool = True) -> tuple[str, str]:
             return reason, place.path + _tag_path(place.value, node, reason)
         if node is not None:
             todo += reversed([*_parts(place.value, node, place.path)])
-            if (hasattr(node, "cls") and hasattr(node, "fields")) or isinstance(
-                node, inspect.SetType | inspect.FrozenSetType
-            ):
+            is_set = isinstance(node, inspect.SetType | inspect.FrozenSetType)
+            if is_set or (hasattr(node, "cls") and hasattr(node, "fields")):
                 classes.append(place._replace(node=node))
     # All parts fit: a class, or a set, refused what they make together. Inner ones come last.
     for place in reversed(classes):
@@ -112,7 +111,7 @@ def _holds(items: Any, node: Any, strict: bool) -> bool:
     item = node.item_type
     if isinstance(item, inspect.ListType | inspect.SetType | inspect.DictType):
         return not items
-    kind: Any = set[item.cls] if hasattr(item, "fields") else set[Any]
+    kind: Any = set.__class_getitem__(item.cls if hasattr(item, "fields") else Any)
     has_arrays = any(is_list(each) or is_mapping(each) for each in items)
     return not has_arrays or _fits(items, kind, strict)
 

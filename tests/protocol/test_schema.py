@@ -781,7 +781,7 @@ def test_a_refusal_names_the_place_and_never_the_value(row: tuple[Any, Any, str,
         parameters.read({"x": sent}, strict=True)
     assert str(caught.value) == f"{reason} (at {path})"
     assert caught.value.__context__ is None
-    assert misfit({"x": sent}, attrs.make_class("C", {"x": attrs.field(type=kind)})) == (
+    assert misfit({"x": sent}, dataclasses.make_dataclass("C", [("x", kind)])) == (
         reason,
         path,
     )
