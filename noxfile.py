@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["tests", "lint"]
 nox.options.reuse_existing_virtualenvs = True
-nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PYTHONS = [
@@ -30,12 +30,11 @@ PINNED = ("-c", "constraints.txt")
 QUICK = ("python", "-m", "pytest", "-q", "-n", "2", "-m", "not slow")
 
 
-def _interpreter(version: str) -> str:
+def _interpreter(version: str) -> str | None:
     """Where a version of Python is: this one, one of pyenv, or one on the PATH.
 
-    pyenv's own ``python3.12`` on the PATH is a script that refuses versions which are not activated, so
-    its versions are looked up where they are installed. Without any the version itself is returned, and
-    nox skips the session and says that it found none.
+    pyenv puts a ``python3.12`` on the PATH that fails unless the version is activated, so its versions
+    are looked up where they are installed, and one on the PATH has to run.
     """
     if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
         return sys.executable
@@ -47,11 +46,13 @@ def _interpreter(version: str) -> str:
     if installed:
         return str(installed[-1])
     on_path = shutil.which(f"python{version}")
-    return on_path if on_path and pyenv / "shims" not in Path(on_path).parents else version
+    if on_path and not subprocess.run([on_path, "-c", ""], capture_output=True).returncode:  # noqa: S603
+        return on_path
+    return None
 
 
-FOUND = {version: _interpreter(version) for version in PYTHONS}
-NEWEST = next((v for v in reversed(PYTHONS) if FOUND[v] != v), PYTHONS[-1])
+FOUND = {version: path for version in PYTHONS if (path := _interpreter(version))}
+NEWEST = max(FOUND, key=PYTHONS.index, default=PYTHONS[-1])
 """The newest declared Python that this machine has."""
 
 
@@ -63,21 +64,26 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("python", [nox.param(FOUND[version], id=version) for version in PYTHONS])
-def pythons(session: nox.Session) -> None:
+@nox.parametrize(
+    "python,version",
+    [nox.param(FOUND.get(each, sys.executable), each, id=each) for each in PYTHONS],
+)
+def pythons(session: nox.Session, version: str) -> None:
     """The tests without the slow ones on each Python of the classifiers: ``pythons(3.12)``."""
+    if version not in FOUND:
+        session.skip(f"Python {version} is neither with pyenv nor on the PATH, so it is not tried")
     session.install("-q", *PINNED, "-e", ".[test]")
     session.run(*QUICK, *session.posargs)
 
 
-@nox.session(python=FOUND[NEWEST])
+@nox.session(python=FOUND.get(NEWEST))
 def newest(session: nox.Session) -> None:
     """The tests without the slow ones on the newest dependencies, and the newest Python found."""
     session.install("-q", "-U", "--upgrade-strategy", "eager", "-e", ".[test]")
     session.run(*QUICK, *session.posargs)
 
 
-@nox.session(python=FOUND[PYTHONS[0]])
+@nox.session(python=FOUND.get(PYTHONS[0]))
 def lowest(session: nox.Session) -> None:
     """The tests without the slow ones on the lowest dependencies, and the oldest Python.
 
@@ -109,8 +115,7 @@ def _lowest(requirement: str) -> tuple[str, str]:
 def constraints(session: nox.Session) -> None:
     """Write constraints.txt anew: the newest versions of all that tests, checks and Ray need."""
     chosen: dict[str, dict[str, str]] = {}
-    resolved = [version for version in PYTHONS if FOUND[version] != version]
-    for version in resolved:
+    for version in FOUND:
         place = Path(session.create_tmp()) / version
         session.run(FOUND[version], "-m", "venv", "--clear", str(place), external=True)
         report = place / "report.json"
@@ -125,11 +130,11 @@ def constraints(session: nox.Session) -> None:
                 chosen.setdefault(name, {})[version] = item["metadata"]["version"]
     lines = [
         "# Exact versions of everything that the tests and checks install, written by",
-        "# `python -m nox -s constraints` on Linux with Python " + ", ".join(resolved) + ".",
+        "# `python -m nox -s constraints` on Linux with Python " + ", ".join(FOUND) + ".",
     ]
     for name, by_python in sorted(chosen.items()):
         for wanted in sorted(set(by_python.values())):
-            having = [version for version in resolved if by_python.get(version) == wanted]
+            having = [version for version in FOUND if by_python.get(version) == wanted]
             marker = " or ".join(f"python_version == '{version}'" for version in having)
             everywhere = len(set(by_python.values())) == 1
             lines.append(f"{name}=={wanted}" + ("" if everywhere else f"; {marker}"))

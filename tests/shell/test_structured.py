@@ -337,8 +337,18 @@ MISFITS: list[tuple[Any, str, str, str]] = [
     (Order, f'["{CANARY}"]', "expected an object, got an array", "$"),
     (Order, "null", "expected an object, got null", "$"),
     (Order, f'{{"item": "{CANARY}"}}', "misses 'count'", "$"),
-    (Order, f'{{"item": "a", "count": "{CANARY}"}}', "expected an integer, got a string", "$.count"),
-    (Order, '{"item": "a", "count": 1.5}', "expected an integer, got a number with a fraction", "$.count"),
+    (
+        Order,
+        f'{{"item": "a", "count": "{CANARY}"}}',
+        "expected an integer, got a string",
+        "$.count",
+    ),
+    (
+        Order,
+        '{"item": "a", "count": 1.5}',
+        "expected an integer, got a number with a fraction",
+        "$.count",
+    ),
     (Order, '{"item": "a", "count": true}', "expected an integer, got a boolean", "$.count"),
     (Order, '{"item": null, "count": 1}', "expected a string, got null", "$.item"),
     (

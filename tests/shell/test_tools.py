@@ -341,7 +341,11 @@ ARGUMENTS: list[tuple[str, Any, Any]] = [
     ('{"a": "1"}', [1, "x", None], "expected an integer, got a string (at $.a)"),
     ('{"a": 1, "b": null}', "expected a string, got null (at $.b)", "expected a string, got null"),
     ('{"a": 1, "c": {"city": "L"}}', [1, "x", Place("L")], [1, "x", Place("L")]),
-    ('{"a": 1, "c": {"city": 2}}', "expected a string, got a number (at $.c.city)", "(at $.c.city)"),
+    (
+        '{"a": 1, "c": {"city": 2}}',
+        "expected a string, got a number (at $.c.city)",
+        "(at $.c.city)",
+    ),
     ('{"a": 1, "z": 2}', [1, "x", None], "unknown argument 'z'; there are a, b, c"),
     ('  {"a":\n 1}\n', [1, "x", None], [1, "x", None]),
     ('{"b": "y"}', "misses 'a'", "misses 'a'"),
