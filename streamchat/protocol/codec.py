@@ -44,6 +44,7 @@ from streamchat.protocol.messages import (
     Usage,
 )
 from streamchat.protocol.plain import (
+    FLAT,
     TOO_DEEP,
     as_dict,
     decode_json,
@@ -110,9 +111,10 @@ def decode_event(frame: Frame) -> Event | None:
             what it must have.
         GenerationError: ``event: error``, or an object without ``type`` but with a ``message``.
     """
-    if frame.event != "error" and not nested_too_deeply(frame.data):
+    data = frame.data
+    if frame.event != "error" and (len(data) <= FLAT or not nested_too_deeply(data)):
         try:
-            wire = decode_wire(frame.data)
+            wire = decode_wire(data)
             return _BUILDERS[type(wire)](wire)
         except (msgspec.DecodeError, UnicodeError, RecursionError, Malformed):
             pass

@@ -17,6 +17,7 @@ import attrs
 import msgspec
 
 __all__ = [
+    "FLAT",
     "MAX_COPIED_DEPTH",
     "MAX_DEPTH",
     "TOO_DEEP",
@@ -38,6 +39,8 @@ MAX_DEPTH = 200
 Interpreters and parsers have limits of their own, which depend on the Python version and on the
 caller's stack; this one is below all of them.
 """
+FLAT = 2 * MAX_DEPTH
+"""Bytes of JSON that cannot nest deeper than ``MAX_DEPTH``: each level is opened and closed."""
 MAX_COPIED_DEPTH = MAX_DEPTH + 16
 """Levels that :func:`to_plain` follows; beyond them a self-referencing object is assumed.
 
