@@ -36,6 +36,7 @@ def pytest_asyncio_loop_factories(
 
 SLOW = (
     "cli/test_batch.py",
+    "cli/test_serve.py",
     "cli/test_signals.py",
     "cli/test_tty.py",
     "fanout/test_descriptors.py",

@@ -11,6 +11,7 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -78,7 +79,7 @@ def mismatch(value: Any, kind: Any, *, strict: bool = True) -> tuple[str, str]:
         kind: what ``msgspec.convert`` was given.
         strict: as ``msgspec.convert`` was given it.
     """
-    todo = [_Place(value, inspect.type_info(kind), "$")]
+    todo = [_Place(value, _node_of(kind), "$")]
     classes: list[_Place] = []
     while todo:
         place = todo.pop()
@@ -114,6 +115,12 @@ def _holds(items: Any, node: Any, strict: bool) -> bool:
     kind: Any = set.__class_getitem__(item.cls if hasattr(item, "fields") else Any)
     has_arrays = any(is_list(each) or is_mapping(each) for each in items)
     return not has_arrays or _fits(items, kind, strict)
+
+
+@lru_cache(maxsize=32)
+def _node_of(kind: Any) -> Any:
+    # A millisecond for the union of all events.
+    return inspect.type_info(kind)
 
 
 def _fits(value: Any, kind: Any, strict: bool) -> bool:
