@@ -87,7 +87,8 @@ def newest(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """The tests without the slow ones on the lowest dependencies, and the oldest Python.
 
-    What only the tests need is pinned, so that a release of it breaks nothing here.
+    The tools of the tests are pinned, so that a release of theirs breaks nothing here. Dependencies of
+    dependencies are not: an old aiohttp wants an old multidict.
     """
     extras = PROJECT["optional-dependencies"]
     wanted = [
@@ -96,7 +97,8 @@ def lowest(session: nox.Session) -> None:
     ]
     low = dict(_lowest(requirement) for requirement in wanted)
     pinned = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
-    chosen = [line for line in pinned if line.partition("==")[0] not in low]
+    tools = {re.split(r"[^\w-]", each)[0].lower() for each in extras["test"]}
+    chosen = [line for line in pinned if line.partition("==")[0] in tools - low.keys()]
     chosen += [f"{name}=={version}" for name, version in low.items()]
     constraints = Path(session.create_tmp()) / "lowest.txt"
     constraints.write_text("\n".join(chosen) + "\n", encoding="utf-8")
