@@ -36,7 +36,7 @@ def test_bad_files(
         file.write_bytes(content)
     result = CliRunner().invoke(cli, ["chat", option, str(file), "Hi"])
     assert result.exit_code == 2
-    assert f"Invalid value for {option}: {file}: {problem}" in result.output
+    assert f"Invalid value for {option}: {file}: {problem}" in result.stderr
     assert result.stdout == ""
 
 
@@ -53,7 +53,7 @@ def test_a_tool_needs_a_name(tmp_path: Path) -> None:
     file.write_text('{"description": "nameless"}')
     result = CliRunner().invoke(cli, ["chat", "--tool", str(file), "Hi"])
     assert result.exit_code == 2
-    assert 'must look like {"name": "..."' in result.output
+    assert 'must look like {"name": "..."' in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_bad_arguments(arguments: list[str]) -> None:
     """Each is refused before anything is sent or listened to."""
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2
-    assert "Error: " in result.output
+    assert "Error: " in result.stderr
     assert result.stdout == ""
 
 
@@ -131,7 +131,7 @@ def test_a_hostile_file_name_is_shown_harmless() -> None:
     """An escape sequence in an argument does not reach the terminal through the message."""
     result = CliRunner().invoke(cli, ["chat", "--document", "\x1b]52;c;aGk=\x07.txt", "Hi"])
     assert result.exit_code == 2
-    assert "\x1b" not in result.output
+    assert "\x1b" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["chat", "-h"], ["serve", "--help"]])
