@@ -26,7 +26,7 @@ from streamchat.protocol.messages import (
     Tool,
     ToolCall,
 )
-from streamchat.protocol.plain import is_list, is_mapping, repair_surrogates, to_plain
+from streamchat.protocol.plain import MAX_DEPTH, is_list, is_mapping, repair_surrogates, to_plain
 from streamchat.protocol.request import AnyMessage, plain_messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.schema import Parameters, plain_value
@@ -469,7 +469,7 @@ def _content(value: Any) -> Result:
         content = [_part(item) for item in value]
     else:
         content = [_part(value)]
-    to_plain(content, "the value")
+    to_plain(content, "the value", levels=MAX_DEPTH)
     return content
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 
 from streamchat import ChatOptions, FanOutResult, StatusError, StreamChatError
 from streamchat.journal import request_key
+from streamchat.protocol.plain import decode_json
 
 __all__ = ["Line", "error_row", "errors_path", "read_lines", "result_row"]
 
@@ -57,10 +57,9 @@ def _line(index: int, text: bytes, model: str) -> Line:
     if not text.strip():
         return Line(index)
     try:
-        row: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        return Line(index, problem=f"not JSON: {reason}")
+        row: Any = decode_json(text)
+    except ValueError as error:
+        return Line(index, problem=str(error))
     if not isinstance(row, dict):
         return Line(index, problem="not a JSON object")
     fields: dict[str, Any] = dict(row)  # pyright: ignore[reportUnknownArgumentType]  # JSON

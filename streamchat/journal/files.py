@@ -16,7 +16,7 @@ import attrs
 
 from streamchat.journal.keys import Keys, checked_index, checked_key
 from streamchat.protocol.errors import ConfigurationError
-from streamchat.protocol.plain import decode_json, encode_json, is_mapping
+from streamchat.protocol.plain import MAX_COPIED_DEPTH, decode_json, encode_json, is_mapping
 
 __all__ = [
     "NOT_RESUMABLE",
@@ -187,7 +187,7 @@ def scan(path: Path, read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
             if torn:
                 raise ConfigurationError(f"{path}, line {torn}: not JSON, and not the last line")
             try:
-                value = decode_json(line)
+                value = decode_json(line, levels=MAX_COPIED_DEPTH)
             except ValueError:
                 torn = number
                 continue
@@ -250,7 +250,8 @@ def replaced(out: Path, rows: Sequence[int], places: Sequence[int]) -> Iterator[
             elif place >= 0 and (head := _INDEX.match(line)):
                 yield b'{"index":%d' % place + line[head.end() :]
             elif place >= 0:  # another program sorted the keys
-                yield encode_json(decode_json(line) | {"index": place}) + b"\n"
+                row = decode_json(line, levels=MAX_COPIED_DEPTH)
+                yield encode_json(row | {"index": place}) + b"\n"
 
 
 def key_line(index: int, key: bytes) -> bytes:

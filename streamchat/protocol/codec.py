@@ -40,14 +40,24 @@ from streamchat.protocol.from_json import (
     Malformed,
     events_from_json,
     foreign_name,
-    json_name,
     message_start_from_json,
     repair,
     response_from_json,
     usage_from_json,
 )
 from streamchat.protocol.messages import ToolCall, ToolCallFunction
-from streamchat.protocol.plain import as_dict, decode_json, encode_json, is_list, is_mapping
+from streamchat.protocol.plain import (
+    FLAT,
+    TOO_DEEP,
+    as_dict,
+    decode_json,
+    encode_json,
+    is_list,
+    is_mapping,
+    is_nested_deeper,
+    json_name,
+    nested_too_deeply,
+)
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.protocol.wire import (
@@ -122,7 +132,8 @@ def decode_events(frame: Frame) -> Sequence[Event]:
     Raises:
         DecodeError, GenerationError: as :func:`decode_event`.
     """
-    if frame.event != "error":
+    data = frame.data
+    if frame.event != "error" and (len(data) <= FLAT or not nested_too_deeply(data)):
         try:
             wire = decode_wire(frame.data)
             return (_BUILDERS[type(wire)](wire),)
@@ -413,8 +424,11 @@ def decode_response(data: Mapping[str, Any]) -> ChatResponse:
     """An answer from its unary JSON shape, as ``ChatResponse.to_dict`` writes it.
 
     Raises:
-        DecodeError: a field is missing or of the wrong type; the path says which.
+        DecodeError: a field is missing or of the wrong type; the path says which. Or more than 200
+            levels of nesting, as in every text that is read.
     """
+    if is_nested_deeper(data):
+        raise DecodeError(TOO_DEEP, event_type="chat response")
     try:
         return response_from_json(data)
     except Malformed as error:

@@ -53,7 +53,7 @@ from streamchat.protocol.messages import (
     ToolCallFunction,
     Usage,
 )
-from streamchat.protocol.plain import is_list, is_mapping, repair_surrogates
+from streamchat.protocol.plain import is_list, is_mapping, json_name, repair_surrogates
 from streamchat.protocol.response import ChatResponse
 
 __all__ = [
@@ -61,7 +61,6 @@ __all__ = [
     "Malformed",
     "events_from_json",
     "foreign_name",
-    "json_name",
     "message_start_from_json",
     "repair",
     "response_from_json",
@@ -83,22 +82,6 @@ class Malformed(Exception):
         """What was wrong, without the value."""
         self.path = path
         """Where: a JSON path."""
-
-
-_JSON_NAMES: Mapping[type, str] = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "a boolean",
-    type(None): "null",
-}
-
-
-def json_name(value: object) -> str:
-    """What JSON calls a value of this type, for error messages."""
-    return _JSON_NAMES.get(type(value), type(value).__name__)
 
 
 def foreign_name(data: Json) -> str:

@@ -18,7 +18,7 @@ from streamchat.protocol.messages import (
     ToolMessage,
     UserMessage,
 )
-from streamchat.protocol.plain import as_dict, is_list, is_mapping, to_plain
+from streamchat.protocol.plain import MAX_DEPTH, as_dict, is_list, is_mapping, to_plain
 from streamchat.protocol.record import FrozenRecord
 from streamchat.protocol.response import ChatResponse
 
@@ -256,12 +256,13 @@ def plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
     )
 
 
-def plain_message(message: Any, path: str) -> dict[str, Any]:
+def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[str, Any]:
     """One turn as a wire-shaped dict of our own (protocol.md 2.2).
 
     Args:
         message: see :data:`AnyMessage`.
         path: how the turn is named in an error.
+        levels: how many levels of nesting are allowed.
 
     Raises:
         TypeError: something else, or something in it that JSON cannot say.
@@ -269,9 +270,7 @@ def plain_message(message: Any, path: str) -> dict[str, Any]:
     """
     if isinstance(message, ChatResponse):
         message = message.to_message()
-    if isinstance(message, AssistantMessage):
-        return message.to_dict()
-    if isinstance(message, SystemMessage | UserMessage | ToolMessage):
+    if isinstance(message, SystemMessage | UserMessage | AssistantMessage | ToolMessage):
         message = {"role": message.role, **as_dict(message)}
     if not is_mapping(message):
         raise TypeError(
@@ -292,7 +291,7 @@ def plain_message(message: Any, path: str) -> dict[str, Any]:
             f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}; "
             "json.dumps() makes a str of a value"
         )
-    plain: dict[str, Any] = to_plain(message, path)
+    plain: dict[str, Any] = to_plain(message, path, levels=levels)
     return plain
 
 
@@ -378,7 +377,7 @@ class ChatRequest(FrozenRecord):
             "stop_sequences",
             "thinking",
         ):
-            object.__setattr__(self, name, to_plain(getattr(self, name), name))
+            object.__setattr__(self, name, to_plain(getattr(self, name), name, levels=MAX_DEPTH))
 
     def __repr__(self) -> str:
         # A prompt shows by its size alone, and a request that failed to be made shows what it has:

@@ -60,13 +60,29 @@ def _structure(converter: cattrs.Converter, data: Any, cls: type[T], path: str) 
     try:
         return converter.structure(data, cls)
     except (cattrs.BaseValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
-        first = cattrs.transform_error(error, path=path, format_exception=_reason)[0]
-    reason, _, place = first.rpartition(" @ ")
-    raise Malformed(reason, place or path)
+        reason, place = _first_problem(error, path)
+    raise Malformed(reason, place)
 
 
-def _reason(error: BaseException, kind: type[Any] | None) -> str:
-    """What was wrong; cattrs' own words would quote a value that is not in a ``Literal``."""
+def _first_problem(error: BaseException, path: str) -> tuple[str, str]:
+    """What was wrong and where; of several problems the first.
+
+    Read from the exceptions and what cattrs attached to them. Its words change between versions, and
+    quote a value that is not in a ``Literal``.
+    """
+    while isinstance(error, cattrs.BaseValidationError):
+        group: Any = error  # both of its subclasses can be taken apart
+        noted, others = group.group_exceptions()
+        if not noted:
+            error = others[0]
+            continue
+        note: Any
+        error, note = noted[0]
+        path += f".{note.name}" if hasattr(note, "name") else f"[{note.index!r}]"
+    return _reason(error), path
+
+
+def _reason(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return "required field missing"
     return "a value that is not allowed here"

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamchat.conversation import Conversation
 from streamchat.protocol import (
     DONE,
+    Accumulator,
+    ChatRequest,
     Frame,
     FrameDecoder,
     decode_event,
@@ -52,6 +55,13 @@ from streamchat.protocol.messages import (
     ToolCall,
     ToolCallFunction,
     Usage,
+)
+from streamchat.protocol.plain import (
+    MAX_COPIED_DEPTH,
+    MAX_DEPTH,
+    TOO_DEEP,
+    decode_json,
+    encode_json,
 )
 
 from .helpers import cut_at, examples
@@ -753,6 +763,94 @@ def test_no_depth_of_nesting_is_a_crash(event: str, template: str, depth: int) -
         result = None
         assert error.__context__ is None
     assert result is None or result.type in text
+
+
+DEEP = [
+    # template, levels around the hole
+    ('{"type":"x","a":%s}', 1),
+    ('{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"a":%s}}}', 3),
+    ('{"type":"message-start","delta":{"message":{"role":"assistant","content":[],"x":%s}}}', 3),
+    ('{"type":"content-end","index":0,"ignored":%s}', 1),
+    (content('{"text":"x","a":%s}'), 4),
+    (
+        (
+            '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":0,"end":1,'
+            '"text":"x","sources":[{"type":"document","id":"d","document":{"a":%s}}]}}}}'
+        ),
+        7,
+    ),
+]
+
+
+@pytest.mark.parametrize(("template", "levels"), DEEP, ids=[each[0][9:30] for each in DEEP])
+def test_an_event_nests_two_hundred_levels_and_no_more(template: str, levels: int) -> None:
+    """On each version of Python, whichever way it is read, and a field that is ignored counts."""
+    for depth in (1, 100, MAX_DEPTH - levels):
+        text = template % ("[" * depth + "]" * depth)
+        event = decode(text)
+        assert event is not None
+        assert event == _decode_plainly(frame(text))
+        encode_event(event)
+    for depth in (MAX_DEPTH - levels + 1, 900, 2_000, 100_000):
+        error = failure(template % ("[" * depth + "]" * depth))
+        assert error.reason == f"not usable JSON: {TOO_DEEP}"
+        assert error.__context__ is None
+
+
+def test_whatever_was_read_can_be_written_and_read_again() -> None:
+    """An answer with a document as deep as the wire takes it, inside a conversation and a row."""
+    template, levels = DEEP[-1]
+    depth = MAX_DEPTH - levels
+    accumulator = Accumulator()
+    for text in (
+        '{"type":"message-start","id":"i","delta":{"message":{"role":"assistant"}}}',
+        template % ("[" * depth + "]" * depth),
+        '{"type":"citation-end","index":0}',
+        '{"type":"message-end","delta":{"finish_reason":"COMPLETE"}}',
+    ):
+        event = decode(text)
+        assert event is not None
+        accumulator.add(event)
+    answer = accumulator.snapshot()
+    assert answer == decode_response(answer.to_dict())
+    saved = Conversation([answer]).to_json()
+    assert saved == Conversation.from_json(saved).to_json()
+    row = encode_json({"index": 0, "response": answer.to_dict()})
+    assert json.loads(row) == decode_json(row, levels=MAX_COPIED_DEPTH)
+    request = ChatRequest(model="m", messages=[{"role": "user", "content": "x"}, answer])
+    encode_json(request.to_dict())
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 500, 3_000])
+def test_an_answer_that_nests_too_deeply_is_refused(depth: int) -> None:
+    """Given as data, however it was parsed; one that contains itself as well."""
+    document: Any = {}
+    for _ in range(depth - 6):
+        document = {"a": document}
+    loop: dict[str, Any] = {}
+    loop["a"] = loop
+    for each in (document, loop):
+        source = {"type": "document", "document": each}
+        citation = {"start": 0, "end": 1, "text": "x", "sources": [source]}
+        with pytest.raises(DecodeError) as caught:
+            decode_response({"message": {"role": "assistant", "citations": [citation]}})
+        assert caught.value.reason == TOO_DEEP
+
+
+def test_a_conversation_takes_what_it_can_write_and_read_again() -> None:
+    """A message at the limit survives; one level more is refused as it is added."""
+    deep: Any = "x"
+    for _ in range(MAX_DEPTH - 4):
+        deep = [deep]
+    # The array, the message, its content and the document are four levels.
+    message = {"role": "user", "content": [{"type": "document", "document": deep}]}
+    saved = Conversation([message]).to_json()
+    assert saved == Conversation.from_json(saved).to_json()
+    message = {"role": "user", "content": [{"type": "document", "document": [deep]}]}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Conversation([message])
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Conversation.from_json(json.dumps([message]))
 
 
 # --- properties ----------------------------------------------------------------------------------
