@@ -34,7 +34,7 @@ from streamchat import (
     UnexpectedContentTypeError,
     tool,
 )
-from streamchat.transport.connections import Proxy
+from streamchat.transport.proxies import Proxy
 from tests.catalogue.helpers import stream_of, with_length
 from tests.frames import body, end, plain, text_events
 from tests.wire.server import Reply, Request, Wire, answer_whole, serve
@@ -519,7 +519,7 @@ PASSWORDS: dict[str, tuple[str, bytes]] = {
 def test_a_proxys_credentials_are_sent_as_the_bytes_they_are(name: str) -> None:
     """RFC 7617 leaves the charset open; an environment variable holds bytes (PEP 383)."""
     url, expected = PASSWORDS[name]
-    proxy = Proxy.parse(url)
+    proxy = Proxy.parse(url, "proxy=")
     assert proxy.url == "http://h:1"
     assert proxy.headers is not None
     assert base64.b64decode(str(proxy.headers["Authorization"]).removeprefix("Basic ")) == expected
