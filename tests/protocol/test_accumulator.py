@@ -606,6 +606,7 @@ def test_after_the_end_events_pass_without_effect() -> None:
 # --- snapshots -----------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)  # many examples, on a machine that may be busy
 @examples(300)
 @given(st.lists(any_event, max_size=10), st.lists(any_event, max_size=10))
 def test_a_snapshot_does_not_change_later(before: list[Event], after: list[Event]) -> None:

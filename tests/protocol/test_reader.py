@@ -169,6 +169,7 @@ def state(reader: EventReader | FullPath) -> tuple[Any, ...]:
     return (reader.snapshot, reader.end, reader.terminated, reader.has_events, reader.has_text)
 
 
+@pytest.mark.timeout(300)  # many examples: 11 s of CPU, on a machine that may be busy
 @examples(3000)
 @given(streams())
 def test_the_lane_is_never_noticed(blocks: list[bytes]) -> None:
