@@ -321,7 +321,8 @@ class Accumulator:
             return event  # nothing was added, and nothing was started
         whole = self._append(block, piece)
         if whole is piece and place == index:
-            event.index = place
+            if index is NO_INDEX:
+                event.index = 0
             return event
         text, thinking = (whole, "") if kind == "text" else ("", whole)
         return ContentDelta(text, place, thinking, kind, event.logprobs)
@@ -419,7 +420,8 @@ class Accumulator:
             )
         whole = self._append(call, event.arguments)
         if whole is event.arguments and place == index:
-            event.index = place
+            if index is NO_INDEX:
+                event.index = 0
             return event
         return ToolCallDelta(whole, place)
 

@@ -163,9 +163,8 @@ class EventReader:
             GenerationError: the block is an error event.
         """
         if not isinstance(item, str):
-            if not isinstance(item, bytes):
-                return self._fold(item, b"")
-            text = None if self._lane is None else self._lane.read_block(item)
+            # Events, of a block that had several, come directly behind it: the lane was left there.
+            text = None if self._lane is None else self._lane.read_block(cast("bytes", item))
             if text is None:
                 return self._read_fully(item)
             item = text
@@ -269,23 +268,23 @@ class EventReader:
             if isinstance(item, bytes):
                 self._decoder.parse(item)
 
-    def _read_fully(self, block: bytes) -> Event | None:
+    def _read_fully(self, item: bytes | Event) -> Event | None:
         if self.end is not None or self.terminated:
             return None
-        frame = self._decoder.parse(block)
-        if frame is None:
-            return None
-        events = decode_events(frame)
-        if len(events) == 1:
-            return self._fold(events[0], b"" if self._is_lines else block, frame)
-        self._leave_lane()
-        self._several = events
-        if not events and is_terminator(frame):
-            self.terminated = self.is_over = True
-        return None
-
-    def _fold(self, event: Event, block: bytes, frame: Frame | None = None) -> Event | None:
-        """Add one event to the answer; ``None`` if it ends what never started."""
+        if isinstance(item, bytes):
+            frame = self._decoder.parse(item)
+            if frame is None:
+                return None
+            events, data = decode_events(frame), frame.data
+            if len(events) != 1:
+                self._leave_lane()
+                self._several = events
+                if not events and is_terminator(frame):
+                    self.terminated = self.is_over = True
+                return None
+            event = events[0]
+        else:
+            event, data = item, b""
         try:
             completed = self._accumulator.add(event)
         except DecodeError as error:
@@ -296,8 +295,8 @@ class EventReader:
                 self.end, self.is_over = completed, True
                 self._leave_lane()
             elif completed is event:
-                if block:
-                    self._take_lane(block, event)
+                if isinstance(item, bytes) and not self._is_lines:
+                    self._take_lane(item, event)
             elif isinstance(completed, UnknownEvent):
                 return None
             else:
@@ -311,7 +310,7 @@ class EventReader:
             problem.reason,
             event_type=problem.event_type,
             path=problem.path,
-            payload=b"" if frame is None else frame.data,
+            payload=data,
         )
 
     def _take_lane(self, block: bytes, event: Event) -> None:
