@@ -12,7 +12,7 @@ returned have the place as their index.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from streamchat.protocol.errors import DecodeError
 from streamchat.protocol.events import (
@@ -44,60 +44,12 @@ from streamchat.protocol.messages import (
     ToolCallFunction,
     Usage,
 )
+from streamchat.protocol.places import Places
 from streamchat.protocol.plain import repair_surrogates
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.spans import cited_place
 
 __all__ = ["Accumulator"]
-
-
-T = TypeVar("T")
-_NO_PLACES: set[int] = set()
-"""Shared and never added to: most streams need no set of their own."""
-
-
-class _Places(dict[int, T]):
-    """What one index space holds, by place."""
-
-    __slots__ = ("_free", "_lent", "last", "moved")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last: int | None = None
-        """The place of what was started last."""
-        self.moved: dict[int, int] | None = None
-        """Index on the wire to place, where they differ; ``None`` while they never did."""
-        self._free = 0
-        self._lent: set[int] = _NO_PLACES
-
-    def find(self, index: int) -> int | None:
-        """The place of what events with this index on the wire belong to, if it was started."""
-        if index is NO_INDEX:
-            return self.last
-        if self.moved is not None:
-            if index in self.moved:
-                return self.moved[index]
-            if index in self._lent:
-                return None  # the place belongs to something with another index
-        return index if index in self else None
-
-    def start(self, index: int, part: T) -> int:
-        """Give a new part its place, and return that."""
-        if index is NO_INDEX:
-            place = self._free
-        elif index not in self:
-            place = index
-        else:
-            place = self._free
-            if self.moved is None:
-                self.moved, self._lent = {}, set()
-            self.moved[index] = place
-            self._lent.add(place)
-        self[place] = part
-        self.last = place
-        if place >= self._free:
-            self._free = place + 1
-        return place
 
 
 class _Block(GrowingText):
@@ -184,10 +136,10 @@ class Accumulator:
         self._next_number = 0
         self._started = False
         self._id = ""
-        self._blocks: _Places[_Block] = _Places()
+        self._blocks: Places[_Block] = Places()
         self._plan = GrowingText()
-        self._calls: _Places[_Call] = _Places()
-        self._citations: _Places[Citation] = _Places()
+        self._calls: Places[_Call] = Places()
+        self._citations: Places[Citation] = Places()
         # The index of the citation that was started last, until it ends.
         self._open_citation: int | None = None
         self._logprobs: list[LogprobItem] = []

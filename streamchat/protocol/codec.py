@@ -37,14 +37,12 @@ from streamchat.protocol.events import (
 )
 from streamchat.protocol.from_json import (
     KNOWN_TYPES,
-    Malformed,
     events_from_json,
     foreign_name,
     message_start_from_json,
-    repair,
-    response_from_json,
-    usage_from_json,
 )
+from streamchat.protocol.json_answers import response_from_json, usage_from_json
+from streamchat.protocol.json_fields import Malformed, repair
 from streamchat.protocol.messages import ToolCall, ToolCallFunction
 from streamchat.protocol.plain import (
     FLAT,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints, is_typeddict
 import cattrs
 import msgspec
 
-from streamchat.protocol.from_json import Malformed
+from streamchat.protocol.json_fields import Malformed
 
 __all__ = ["Malformed", "structure_answer"]
 

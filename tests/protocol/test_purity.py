@@ -22,10 +22,12 @@ TIERS: list[set[str]] = [
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain", "protocol.record"},
     {"protocol.sse", "protocol.messages", "protocol.error_body", "protocol.mismatch"},
+    {"protocol.json_fields"},
     {"protocol.spans", "protocol.schema", "protocol.delta", "protocol.json_lines"},
     {"protocol.response"},
+    {"protocol.json_answers"},
     {"protocol.events", "protocol.request"},
-    {"protocol.from_json", "protocol.wire"},
+    {"protocol.from_json", "protocol.wire", "protocol.places"},
     {"protocol.codec", "protocol.structure"},
     {"protocol.accumulator", "protocol.lane"},
     {"protocol.reader"},
