@@ -90,7 +90,8 @@ def items_of(value: Any, path: str) -> Sequence[Any]:
         return ()
     if not isinstance(value, Sequence):
         raise expected("an array", value, path)
-    return value
+    items: Sequence[Any] = value
+    return items
 
 
 def several_of(value: Any) -> Sequence[Any]:
@@ -99,8 +100,7 @@ def several_of(value: Any) -> Sequence[Any]:
         return ()
     if is_list(value):
         return [item for item in value if item is not None]
-    only: tuple[Any, ...] = (value,)
-    return only
+    return (value,)
 
 
 def repair(value: Any) -> Any:
