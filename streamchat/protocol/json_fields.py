@@ -7,7 +7,7 @@ Each function takes the object, the field's name and the object's JSON path, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from streamchat.protocol.plain import is_list, is_mapping, json_name, repair_surrogates
 
@@ -90,8 +90,7 @@ def items_of(value: Any, path: str) -> Sequence[Any]:
         return ()
     if not isinstance(value, Sequence):
         raise expected("an array", value, path)
-    items: Sequence[Any] = value
-    return items
+    return cast("Sequence[Any]", value)
 
 
 def several_of(value: Any) -> Sequence[Any]:
