@@ -78,13 +78,23 @@ def error_message(body: bytes) -> str:
 
 def _error_details(body: bytes) -> tuple[str, str | None]:
     try:
-        data = decode_json(body)
+        data = decode_json(_data_of(body))
     except ValueError:
         data = None
     words, error_type, _ = error_words(data)
     if not words and not _is_answer(data):
         words = clean_words(body[: 8 * MAX_WORDS].decode("utf-8", "replace"))
     return words, error_type
+
+
+def _data_of(body: bytes) -> bytes:
+    """The body, or the first data line of one that is an event stream."""
+    if not body.startswith((b"event:", b"data:")):
+        return body
+    for line in body[: 64 * MAX_WORDS].splitlines():
+        if line.startswith(b"data:"):
+            return line.removeprefix(b"data:")
+    return body
 
 
 def _is_answer(data: object) -> bool:

@@ -7,7 +7,7 @@ Each function takes the object, the field's name and the object's JSON path, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from streamchat.protocol.plain import is_list, is_mapping, json_name, repair_surrogates
 
@@ -88,9 +88,9 @@ def items_of(value: Any, path: str) -> Sequence[Any]:
     """A list; nothing, an empty text and an object of nulls are empty ones."""
     if not value or (is_mapping(value) and all(item is None for item in value.values())):
         return ()
-    if not isinstance(value, Sequence):
-        raise expected("an array", value, path)
-    return cast("Sequence[Any]", value)
+    if is_list(value) or isinstance(value, str):  # of text each character is refused as an item
+        return value
+    raise expected("an array", value, path)
 
 
 def several_of(value: Any) -> Sequence[Any]:

@@ -515,3 +515,18 @@ def test_a_hostile_request_id_stays_a_line() -> None:
     text = str(status_error(500, headers={"x-debug-trace-id": "a\nb\x1b" + "c" * 999}, body=b""))
     assert text.isprintable()
     assert len(text) < 150
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'event: error\ndata: {"error":{"message":"slow down","code":429}}\n\n',
+        b'data: {"error":{"message":"slow down"}}\n\ndata: [DONE]\n\n',
+        b'data:{"message":"slow down"}\r\n\r\n',
+    ],
+)
+def test_a_refusal_in_the_form_of_an_event_stream_is_read(body: bytes) -> None:
+    """Some gateways keep the content type of the answer that they refuse."""
+    error = status_error(429, headers={}, body=body)
+    assert error.message == "slow down"
+    assert error.body == body
