@@ -22,7 +22,9 @@ class Input(NamedTuple):
     cuts: tuple[int, ...]
     """Where the chunks end, ascending; the last chunk goes to the end."""
     limit: int | None
-    """The largest block, ``None`` for the library's own 16 MiB."""
+    """The largest block or line, ``None`` for the library's own 16 MiB."""
+    lines: bool = False
+    """Whether the body is JSON lines and not an event stream."""
 
     def chunks(self) -> Iterator[bytes]:
         start = 0
