@@ -25,6 +25,9 @@ def bodies() -> Iterator[tuple[str, bytes]]:
         "filled",
         "middle",
         "unknown",
+        "lists",
+        "repeated",
+        "indexless",
     ]
     flows = dict(zip(names, inputs.PLAIN, strict=True))
     for name, blocks in flows.items():
