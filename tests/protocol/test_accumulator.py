@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamchat.protocol import Accumulator, ChatResponse
-from streamchat.protocol.errors import DecodeError
+from streamchat.protocol import Accumulator, ChatResponse, Frame, decode_events
+from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
     CitationEnd,
     CitationStart,
@@ -44,6 +46,7 @@ from streamchat.protocol.messages import (
 
 from .helpers import examples
 from .strategies import events as any_event
+from .strategies import sent_objects
 
 
 def call(name: str = "f", arguments: str = "", identity: str = "c") -> ToolCall:
@@ -642,6 +645,53 @@ def test_the_response_at_the_end_is_the_snapshot(events: list[Event]) -> None:
         assert end.response == again
     assert again.finish_reason is not None
     again.to_dict()
+
+
+@examples(500)
+@given(st.lists(sent_objects, max_size=10))
+def test_the_delivered_parts_are_the_answer(objects: list[dict[str, Any]]) -> None:
+    """Whatever the shapes and indexes: what the events deliver by index is what the answer holds."""
+    accumulator = Accumulator()
+    blocks: dict[int, str] = {}
+    calls: dict[int, str] = {}
+    for item in objects:
+        with contextlib.suppress(DecodeError, GenerationError):
+            for event in decode_events(Frame(data=json.dumps(item).encode())):
+                with contextlib.suppress(DecodeError):
+                    match accumulator.add(event):
+                        case ContentStart() as begun:
+                            assert begun.index not in blocks
+                            blocks[begun.index] = begun.text + begun.thinking
+                        case ContentDelta() as delta if delta.text or delta.thinking:
+                            text = delta.text + delta.thinking
+                            blocks[delta.index] = blocks.get(delta.index, "") + text
+                        case ToolCallStart() as begun:
+                            assert begun.index not in calls
+                            calls[begun.index] = begun.tool_call.arguments
+                        case ToolCallDelta() as delta if delta.arguments:
+                            calls[delta.index] += delta.arguments
+                        case MessageEnd():
+                            break
+        if accumulator.snapshot().finish_reason is not None:
+            break
+    message = accumulator.snapshot().message
+    held = [
+        part.text if isinstance(part, TextContent) else part.thinking for part in message.content
+    ]
+    delivered = [text for _, text in sorted(blocks.items())]
+    # The halves of emojis that stay alone are delivered with the end.
+    assert list(filter(None, map(whole_text, held))) == list(
+        filter(None, map(whole_text, delivered))
+    )
+    assert [whole_text(each.arguments) for each in message.tool_calls] == [
+        whole_text(text) for _, text in sorted(calls.items())
+    ]
+    made_up = [each.id for each in message.tool_calls if each.has_made_up_id]
+    assert len(set(made_up)) == len(made_up)
+
+
+def whole_text(text: str) -> str:
+    return text.replace(LOST, "")
 
 
 def test_usage_is_always_an_object() -> None:
