@@ -525,13 +525,15 @@ def loose_event(draw: Random, space: int) -> Json:
     message = rarely(given(**fields), draw, 0.03)
     event = given(type=name, index=index, delta=rarely(given(message=message), draw, 0.03))
     if name == "content-delta" and draw.random() < 0.1:
-        event["logprobs"] = draw.choice((LOGPROBS, [LOGPROBS], [LOGPROBS] * 2, [], {}, None, "x"))
+        event["logprobs"] = draw.choice(
+            (LOGPROBS, [LOGPROBS], [LOGPROBS] * 2, [], [None], {}, None, "x")
+        )
     return event
 
 
 def loose_start(draw: Random) -> Json:
     """A message-start, usually an empty one."""
-    message = {
+    message: Json = {
         "content": draw.choice(([], None, "", FILLED["content"])),
         "tool_plan": draw.choice(("", None, "p")),
         "tool_calls": draw.choice(
@@ -659,11 +661,36 @@ def failure(draw: Random) -> bytes:
     return head + b"data: %s\n\n" % SPELLINGS[0](value).encode()
 
 
+def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in plain data, with each of its keys or positions."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from places_in(value[key])
+
+
+def one_odd(draw: Random) -> bytes:
+    """A few good events of which one has one value that is odd, or lacks it."""
+    flow = draw.choice(FLOWS)
+    events = json.loads(json.dumps(some(flow, draw, 6) if draw.random() < 0.7 else flow))
+    container, key = draw.choice(list(places_in(draw.choice(events))) or [([0], 0)])
+    if draw.random() < 0.15:
+        del container[key]
+    else:
+        wrap = draw.random() < 0.15
+        container[key] = [container[key]] if wrap else draw.choice(ODD)
+    return b"".join(
+        framed(SPELLINGS[0](event), str(event.get("type", "message")), draw) for event in events
+    )
+
+
 def loose(draw: Random) -> bytes:
     """An answer as gateways send it, with failures and keep-alives between its events."""
     roll = draw.random()
-    if roll < 0.7:
+    if roll < 0.55:
         return loose_blocks(draw)
+    if roll < 0.75:
+        return one_odd(draw)
     parts = some(draw.choice(PLAIN), draw, 3) if draw.random() < 0.3 else []
     make_one = failure if roll < 0.9 else keep_alive
     return b"".join([*parts, *(make_one(draw) for _ in range(draw.randint(1, 4)))])

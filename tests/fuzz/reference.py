@@ -162,7 +162,7 @@ def read_lines(body: bytes, limit: int | None = None) -> tuple[list[Frame], bool
     if body.startswith(b"\xef\xbb\xbf"):
         body = body[3:]
     *lines, rest = body.split(b"\n")
-    frames = []
+    frames: list[Frame] = []
     for line in lines:
         if line.endswith(b"\r"):
             line = line[:-1]
@@ -353,7 +353,7 @@ def is_empty(value: Any) -> bool:
     """An empty text, or an object of nulls."""
     if type(value) is dict:
         return all(part is None for part in value.values())
-    return value == ""
+    return bool(value == "")
 
 
 def list_of(item: Json, name: str, *, empty_is_empty: bool = False) -> list[Any]:

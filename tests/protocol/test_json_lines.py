@@ -57,7 +57,7 @@ def decode(chunks: Iterable[bytes], limit: int = 1000) -> tuple[list[Frame], boo
         try:
             frames += decoder.feed(chunk)
         except FrameTooLargeError as error:
-            return frames + error.frames, True
+            return [*frames, *error.frames], True
     return frames + decoder.finish(), False
 
 
