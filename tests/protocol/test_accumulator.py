@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from streamchat.protocol import Accumulator, ChatResponse, Frame, decode_events
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
+    NO_INDEX,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -688,6 +689,30 @@ def test_the_delivered_parts_are_the_answer(objects: list[dict[str, Any]]) -> No
     ]
     made_up = [each.id for each in message.tool_calls if each.has_made_up_id]
     assert len(set(made_up)) == len(made_up)
+
+
+@examples(300)
+@given(
+    st.lists(st.sampled_from(["", "", "a", "call_0", "call_1", "call_3"]), max_size=8),
+    st.sets(st.sampled_from(["a", "call_0", "call_2", "call_3"])),
+)
+def test_a_call_without_an_id_gets_the_next_number_that_is_free(
+    ids: list[str], earlier: set[str]
+) -> None:
+    """From the number of calls so far upwards, and never one of this answer or an earlier turn."""
+    accumulator = Accumulator(lambda: earlier)
+    expected: list[str] = []
+    last = -1
+    for identity in ids:
+        number = max(len(expected), last + 1)
+        while not identity and f"call_{number}" in earlier.union(expected):
+            number += 1
+        last = last if identity else number
+        expected.append(identity or f"call_{number}")
+        event = accumulator.add(ToolCallStart(call(identity=identity), NO_INDEX))
+        assert isinstance(event, ToolCallStart)
+        assert (event.tool_call.id, event.tool_call.has_made_up_id) == (expected[-1], not identity)
+    assert [each.id for each in accumulator.snapshot().message.tool_calls] == expected
 
 
 def whole_text(text: str) -> str:
