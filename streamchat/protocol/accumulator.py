@@ -57,16 +57,17 @@ class _Block(GrowingText):
 
     __slots__ = ("is_declared", "is_ended", "kind")
 
-    def __init__(self, kind: ContentKind, *pieces: str, is_declared: bool = False) -> None:
+    def __init__(self, kind: ContentKind | None, *pieces: str, is_declared: bool = False) -> None:
         super().__init__(*pieces)
-        self.kind: ContentKind = kind
+        self.kind = kind
+        """``None`` while only a start without a kind was received: the first piece tells it."""
         self.is_declared = is_declared
-        """Whether a start said the kind; else the first piece does."""
+        """Whether a start was received."""
         self.is_ended = False
 
     def content(self) -> TextContent | ThinkingContent:
         text = str(self)
-        return TextContent(text) if self.kind == "text" else ThinkingContent(text)
+        return ThinkingContent(text) if self.kind == "thinking" else TextContent(text)
 
 
 class _Call(GrowingText):
@@ -236,10 +237,10 @@ class Accumulator:
         self._note_last(place, block.kind)
         return place
 
-    def _note_last(self, place: int, kind: ContentKind) -> None:
+    def _note_last(self, place: int, kind: ContentKind | None) -> None:
         if kind == "text":
             self._last_text = place
-        else:
+        elif kind == "thinking":
             self._last_thinking = place
 
     def _content_start(self, event: ContentStart) -> Event:
@@ -249,7 +250,7 @@ class Accumulator:
             raise DecodeError(
                 f"content block {index} starts twice", event_type=event.type, path="$.index"
             )
-        block = _Block(kind, is_declared=not event.kind_is_open)
+        block = _Block(None if event.kind_is_open else kind, is_declared=True)
         place = self._open_block(index, block)
         piece = event.thinking if kind == "thinking" else event.text
         whole = self._append(block, piece)
@@ -284,19 +285,22 @@ class Accumulator:
     ) -> tuple[int, _Block]:
         """Where a piece belongs for which there is no block of its kind."""
         kind, index = event.kind, event.index
-        if block is None or place is None or (index is NO_INDEX and not block.is_declared):
+        if block is None or place is None:
+            block = _Block(kind)
+            return self._open_block(index, block), block
+        if block.kind is None:
+            block.kind = kind
+            self._note_last(place, kind)
+            return place, block
+        if index is NO_INDEX and not block.is_declared:
             # Without a start and an index, the kind alone tells a block from the one before it.
             block = _Block(kind)
             return self._open_block(index, block), block
-        if block.is_declared or block.pieces:
-            raise DecodeError(
-                f"{kind} for content block {index}, which is {block.kind}",
-                event_type=event.type,
-                path=f"$.delta.message.content.{kind}",
-            )
-        block.kind = kind
-        self._note_last(place, kind)
-        return place, block
+        raise DecodeError(
+            f"{kind} for content block {index}, which is {block.kind}",
+            event_type=event.type,
+            path=f"$.delta.message.content.{kind}",
+        )
 
     def _content_end(self, event: ContentEnd) -> Event:
         place = self._blocks.find(event.index)
@@ -403,10 +407,10 @@ class Accumulator:
         return event
 
     def _citation_end(self, event: CitationEnd) -> Event:
+        self._open_citation = None
         place = self._citations.find(event.index)
         if place is None:
             return _ends_nothing(event)
-        self._open_citation = None
         citation = self._citations[place]
         if place is not event.index:
             event = CitationEnd(place)

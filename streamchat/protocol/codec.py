@@ -215,10 +215,10 @@ def _is_foreign(frame: Frame) -> bool:
 
 def _is_typed_error(data: Mapping[str, Any], name: str) -> bool:
     """Whether an object is an error whose ``type`` is its kind, as OpenAI-like servers write it."""
-    if name == "error" or data.get("object") == "error":
-        return True
+    if name == "error" or name in KNOWN_TYPES:
+        return name == "error"
     has_words = any(data.get(key) for key in ("message", "error", "detail"))
-    return name not in KNOWN_TYPES and name.lower().endswith("error") and has_words
+    return data.get("object") == "error" or (name.lower().endswith("error") and has_words)
 
 
 def _is_error(data: Any, *, is_foreign: bool) -> bool:
@@ -231,9 +231,11 @@ def _is_error(data: Any, *, is_foreign: bool) -> bool:
     error = data.get("error")
     if (error and isinstance(error, str)) or is_mapping(error) or data.get("errors"):
         return True
-    words = [data.get("message"), data.get("detail")]
-    is_text = any(value is not None and not is_mapping(value) for value in words)
-    return is_text and not is_foreign and not is_list(words[0])
+    if is_foreign:
+        return False
+    message, detail = data.get("message"), data.get("detail")
+    has_message = message is not None and not is_mapping(message) and not is_list(message)
+    return has_message or (detail is not None and not is_mapping(detail))
 
 
 def _fail(data: Any) -> NoReturn:

@@ -199,7 +199,8 @@ _CALLS = f"{_MESSAGE}.tool_calls"
 def _tool_call_start(data: Json) -> Sequence[Event]:
     index = _index(data)
     events: list[Event] = []
-    for value in several_of(_message(data).get("tool_calls")):
+    given = _message(data).get("tool_calls")
+    for value in several_of(given):
         call = as_object(value, _CALLS)
         function = object_of(call, "function", _CALLS)
         arguments = function.get("arguments")
@@ -211,7 +212,7 @@ def _tool_call_start(data: Json) -> Sequence[Event]:
             ToolCallFunction(name, started),
             call_type_of(call, _CALLS),
         )
-        events.append(ToolCallStart(made, _own_index(call, index)))
+        events.append(ToolCallStart(made, _own_index(call, index) if is_list(given) else index))
         index = NO_INDEX
     if not events:
         raise Malformed("a tool call that is not there", _CALLS)
@@ -221,12 +222,14 @@ def _tool_call_start(data: Json) -> Sequence[Event]:
 def _tool_call_delta(data: Json) -> Sequence[Event]:
     index = _index(data)
     events: list[Event] = []
-    for value in several_of(_message(data).get("tool_calls")) or ({},):
+    given = _message(data).get("tool_calls")
+    for value in several_of(given) or ({},):
         call = as_object(value, _CALLS)
         function = object_of(call, "function", _CALLS)
         piece = arguments_of(function, f"{_CALLS}.function")
-        events.append(ToolCallDelta(piece, _own_index(call, index)))
-        index = index if index is NO_INDEX else min(index + 1, MAX_INDEX)
+        place = _own_index(call, index) if is_list(given) else index
+        events.append(ToolCallDelta(piece, _checked_index(place, "$")))
+        index = index if index is NO_INDEX else index + 1
     return events
 
 
@@ -286,8 +289,10 @@ _READERS: Mapping[str, Callable[[Json], Sequence[Event]]] = {
 def _index(fields: Json, path: str = "$") -> int:
     """The index of an event, :data:`NO_INDEX` if it has none."""
     index = integer_of(fields, "index", path)
-    if index is None:
-        return NO_INDEX
+    return NO_INDEX if index is None else _checked_index(index, path)
+
+
+def _checked_index(index: int, path: str) -> int:
     if not 0 <= index <= MAX_INDEX:
         raise Malformed(f"an index must be from 0 to {MAX_INDEX}", f"{path}.index")
     return index

@@ -53,7 +53,7 @@ __all__ = [
 def citation_from_json(value: Any, path: str) -> Citation:
     fields = as_object(value, path)
     given = fields.get("sources")
-    sources = (given,) if is_mapping(given) else items_of(given, f"{path}.sources")
+    sources = (given,) if is_mapping(given) else array_of(fields, "sources", path) or ()
     return Citation(
         integer_of(fields, "start", path) or 0,
         integer_of(fields, "end", path) or 0,
@@ -83,7 +83,7 @@ def _free(fields: Json, name: str, path: str) -> dict[str, Any] | None:
 
 
 def logprobs_from_json(value: Any, path: str) -> LogprobItem | None:
-    if is_list(value) and len(value) == 1:
+    if is_list(value) and len(value) == 1 and is_mapping(value[0]):
         value = value[0]
     if value is None:
         return None

@@ -86,7 +86,7 @@ def integer_of(fields: Json, name: str, path: str) -> int | None:
 
 def items_of(value: Any, path: str) -> Sequence[Any]:
     """A list; nothing, an empty text and an object of nulls are empty ones."""
-    if not value or (is_mapping(value) and all(item is None for item in value.values())):
+    if value is None or (is_mapping(value) and all(item is None for item in value.values())):
         return ()
     if is_list(value) or isinstance(value, str):  # of text each character is refused as an item
         return value

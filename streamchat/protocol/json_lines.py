@@ -6,9 +6,18 @@ terminator: ``message-end`` is the last line. Source for the format: jsonlines.o
 
 from __future__ import annotations
 
+import json
+from typing import Any, NoReturn
+
 import msgspec
 
 from streamchat.protocol.errors import FrameTooLargeError
+from streamchat.protocol.plain import (
+    FLAT,
+    is_mapping,
+    nested_too_deeply,
+    repair_surrogates,
+)
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES, Frame
 
 __all__ = ["LineDecoder"]
@@ -99,21 +108,13 @@ class LineDecoder:
         """The body has ended: its last line, if its LF is all that it lacks."""
         line = bytes(self._tail).removesuffix(b"\r")
         self._tail.clear()
-        try:
-            msgspec.json.decode(line, type=msgspec.Raw)
-        except msgspec.DecodeError:
-            return []  # cut off
-        return [line]
+        return [line] if _is_whole(line) else []
 
     def parse(self, line: bytes) -> Frame | None:
         """The frame of one line; ``None`` for an empty one."""
         if not line:
             return None
-        try:
-            name = _decode_type(line).type
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            name = None
-        return Frame(name or "message", line)
+        return Frame(_type_of(line) or "message", line)
 
     def _frames(self, lines: list[bytes]) -> list[Frame]:
         return [frame for line in lines if (frame := self.parse(line)) is not None]
@@ -130,3 +131,49 @@ class LineDecoder:
     def _give_up(self) -> None:
         self._tail.clear()
         self.error = FrameTooLargeError(limit=self.max_bytes)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line is a JSON value and not the beginning of one."""
+    try:
+        _loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _type_of(line: bytes) -> str:
+    """The ``type`` of an event's JSON object; empty if it has none, or none that an event line can say."""
+    name: object
+    try:
+        if len(line) <= FLAT or not nested_too_deeply(line):
+            name = _decode_type(line).type
+        else:
+            return ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        name = None
+    if name is None:
+        try:
+            data = _loads(line)
+        except ValueError:
+            return ""
+        name = data.get("type") if is_mapping(data) else None
+    if not isinstance(name, str) or "\n" in name or "\r" in name:
+        return ""
+    return repair_surrogates(name)
+
+
+def _loads(line: bytes) -> Any:
+    """A JSON value without a look at its numbers; half an emoji and broken bytes are forgiven.
+
+    Raises:
+        ValueError: not JSON, or nested too deeply.
+    """
+    if nested_too_deeply(line):
+        raise ValueError("nested too deeply")
+    text = line.decode("utf-8", "replace")
+    return json.loads(text, parse_int=len, parse_float=len, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)

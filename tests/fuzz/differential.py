@@ -1,10 +1,11 @@
 """The library against the reference: ``python -m tests.fuzz.differential --count N --seed S``.
 
-For each input three ways must agree: ``FrameDecoder`` + ``decode_event`` + ``Accumulator``,
-``EventReader`` with its fast lane, and :mod:`tests.fuzz.reference`. Compared are the frames, the
-events as plain dicts with what the accumulator added, the class of each failure and where it came,
-the answer in the unary shape, and the reader's flags. Nothing but a ``StreamChatError`` may come out,
-no input may take a second, and memory must not grow.
+For each input three ways must agree: ``FrameDecoder`` (of JSON lines ``LineDecoder``) with
+``decode_events`` and ``Accumulator``, ``EventReader`` with its fast lane, and
+:mod:`tests.fuzz.reference`. Compared are the frames, the events as plain dicts with what the
+accumulator added, the class of each failure and where it came, the answer in the unary shape, and the
+reader's flags. No exception but a ``StreamChatError`` may come out, no input may take a second, and
+memory must not grow.
 
 Prints one line of JSON; the exit code is 1 if it tells of anything wrong.
 """
@@ -17,11 +18,11 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from streamchat.protocol import Accumulator, EventReader, Frame, FrameDecoder, decode_event
+from streamchat.protocol import Accumulator, EventReader, Frame, FrameDecoder, decode_events
 from streamchat.protocol.codec import is_terminator
 from streamchat.protocol.errors import FrameTooLargeError, StreamChatError
 from streamchat.protocol.events import (
@@ -40,8 +41,11 @@ from streamchat.protocol.events import (
     ToolPlanDelta,
     UnknownEvent,
 )
+from streamchat.protocol.json_lines import LineDecoder
 from streamchat.protocol.plain import as_dict, to_plain
+from streamchat.protocol.reader import Item
 from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.sse import DEFAULT_MAX_BYTES
 from tests.fuzz import inputs
 from tests.fuzz.inputs import Input
 from tests.fuzz.reference import expected
@@ -108,6 +112,7 @@ PLAIN: dict[type, Callable[[Any], dict[str, Any]]] = {
         "type": e.type,
         "index": e.index,
         "kind": e.kind,
+        "is_open": e.kind_is_open,
         "piece": piece_of(e),
     },
     ContentDelta: lambda e: {
@@ -194,9 +199,11 @@ class Heard:
 
 
 def read_plainly(case: Input) -> tuple[Heard, list[Any], dict[str, Any]]:
-    """FrameDecoder, decode_event and Accumulator, called one after the other; also as plain data."""
+    """Decoder, decode_events and Accumulator, called one after the other; also as plain data."""
     heard = Heard()
-    decoder = FrameDecoder() if case.limit is None else FrameDecoder(case.limit)
+    decoder: FrameDecoder | LineDecoder = (LineDecoder if case.lines else FrameDecoder)(
+        DEFAULT_MAX_BYTES if case.limit is None else case.limit
+    )
     accumulator = Accumulator()
     frames: list[Frame] = []
     for chunk in case.chunks():
@@ -206,36 +213,62 @@ def read_plainly(case: Input) -> tuple[Heard, list[Any], dict[str, Any]]:
             if not heard.too_large:
                 frames += error.frames
             heard.too_large = True
+    if isinstance(decoder, LineDecoder):
+        frames += decoder.finish()
     outcomes: list[Any] = []
-    end = None
+    end: MessageEnd | None = None
     for frame in frames:
-        if is_terminator(frame):
+        try:
+            events = decode_events(frame)
+        except StreamChatError as error:
+            heard.note_failure(error)
+            outcomes.append(heard.events[-1])
+            continue
+        if not events and is_terminator(frame):
             heard.terminated = True
             break
-        event = heard.note(lambda frame=frame: read_frame(frame, accumulator))  # type: ignore[misc]
-        outcomes.append(heard.events[-1] if event is None else PLAIN[type(event)](event))
-        if isinstance(event, MessageEnd):
-            end = event
+        for event in events:
+            known = len(heard.events)
+            completed = heard.note(lambda event=event: folded(accumulator, event))  # type: ignore[misc]
+            if len(heard.events) > known:
+                outcomes.append(
+                    heard.events[-1] if completed is None else PLAIN[type(completed)](completed)
+                )
+            if isinstance(completed, MessageEnd):
+                end = completed
+        if end is not None:
             break
     heard.answer = accumulator.snapshot()
     heard.frames = [(frame.event, frame.text, frame.id, frame.retry) for frame in frames]
-    heard.last_event_id = decoder.last_event_id
+    if isinstance(decoder, FrameDecoder):
+        heard.last_event_id = decoder.last_event_id
     return heard, outcomes, answer_of(heard.answer, end, outcomes)
 
 
-def read_frame(frame: Frame, accumulator: Accumulator) -> Event:
-    event = decode_event(frame)
-    assert event is not None, "a terminator that is_terminator does not know"
-    return accumulator.add(event)
+def folded(accumulator: Accumulator, event: Event) -> Event | None:
+    """An event, folded in; ``None`` for the end of what never started."""
+    completed = accumulator.add(event)
+    if isinstance(completed, UnknownEvent) and not isinstance(event, UnknownEvent):
+        return None
+    return completed
 
 
 def read_fast(case: Input) -> tuple[Heard, EventReader]:
     """EventReader, as the stream calls it."""
     heard = Heard()
-    reader = EventReader() if case.limit is None else EventReader(case.limit)
+    limit = DEFAULT_MAX_BYTES if case.limit is None else case.limit
+    reader = EventReader(limit, lines=case.lines)
+
+    def read(items: Sequence[Item]) -> None:
+        for item in items:
+            event = heard.note(lambda item=item: reader.read(item))  # type: ignore[misc]
+            if event is None:
+                for each in reader.take_several():
+                    heard.note(lambda each=each: reader.read(each))  # type: ignore[misc]
+
     for chunk in case.chunks():
-        for block in reader.split(chunk):
-            heard.note(lambda block=block: reader.read(block))  # type: ignore[misc]
+        read(reader.split(chunk))
+    read(reader.finish())
     heard.answer = reader.snapshot
     heard.terminated = reader.terminated
     heard.too_large = reader.too_large is not None
@@ -255,7 +288,7 @@ def compare(case: Input) -> Difference | None:
     for name in ("events", "answer", "terminated", "too_large"):
         if getattr(plain_way, name) != getattr(fast, name):
             return f"the two ways: {name}", getattr(plain_way, name), getattr(fast, name)
-    right = expected(case.body, case.limit)
+    right = expected(case.body, case.limit, lines=case.lines)
     if plain_way.frames != right.frames:
         return "frames", right.frames, plain_way.frames
     if plain_way.too_large != right.too_large:
@@ -277,7 +310,7 @@ def compare(case: Input) -> Difference | None:
         return "terminated", right.terminated, fast.terminated
     events = [item for item in right.outcomes if type(item) is not str]
     flags = {
-        "has_events": bool(events),
+        "has_events": right.has_events,
         "has_text": any(
             item["type"] in ("content-start", "content-delta")
             and item["kind"] == "text"
@@ -325,7 +358,7 @@ def shrink(case: Input, seconds: float = 3.0) -> Input:
         while position < len(case.body) and time.monotonic() < deadline:
             body = case.body[:position] + case.body[position + size :]
             cuts = tuple(min(cut, len(body)) for cut in case.cuts)
-            candidate = Input(body, cuts, case.limit)
+            candidate = case._replace(body=body, cuts=cuts)
             if is_wrong(candidate):
                 case, shrunk = candidate, True
             else:
@@ -342,6 +375,7 @@ def repro(case: Input, what: str) -> dict[str, Any]:
         "body": base64.b64encode(small.body).decode(),
         "cuts": small.cuts,
         "limit": small.limit,
+        "lines": small.lines,
     }
 
 

@@ -22,7 +22,9 @@ class Input(NamedTuple):
     cuts: tuple[int, ...]
     """Where the chunks end, ascending; the last chunk goes to the end."""
     limit: int | None
-    """The largest block, ``None`` for the library's own 16 MiB."""
+    """The largest block or line, ``None`` for the library's own 16 MiB."""
+    lines: bool = False
+    """Whether the body is JSON lines and not an event stream."""
 
     def chunks(self) -> Iterator[bytes]:
         start = 0
@@ -97,6 +99,23 @@ FILLED = {
 }
 LOGPROBS = {"text": "Hi", "token_ids": [12, 3], "logprobs": [-0.5, -1]}
 
+
+def listed(name: str, index: int, field: str, *items: Any) -> Json:
+    return {"type": name, "index": index, "delta": {"message": {field: list(items)}}}
+
+
+def one_call(identity: str, name: str, given: Any) -> Json:
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": given}}
+
+
+def piece_of_call(given: Any) -> Json:
+    return {"function": {"arguments": given}}
+
+
+def without_index(event: Json) -> Json:
+    return {name: value for name, value in event.items() if name != "index"}
+
+
 FLOWS: list[list[Json]] = [
     [
         START,
@@ -164,6 +183,57 @@ FLOWS: list[list[Json]] = [
         {"message": "boom", "error_type": "T"},
         {"type": "error", "error": {"message": "no"}},
     ],
+    [
+        START,
+        listed("tool-call-start", 0, "tool_calls", one_call("a", "f", ""), one_call("b", "g", {})),
+        listed("tool-call-delta", 0, "tool_calls", piece_of_call("{"), piece_of_call({"a": [1.0]})),
+        listed("tool-call-delta", 0, "tool_calls", piece_of_call("}") | {"index": 1}),
+        stop("tool-call-end", 1),
+        stop("tool-call-end", 7),
+        listed("content-start", 0, "content", {"type": "thinking"}, None, {"type": "text"}),
+        listed("content-delta", 0, "content", {"thinking": "t"}, {"thinking": "u"}),
+        listed("content-delta", 1, "content", "bare", {"text": " text"}),
+        listed("citation-start", 0, "citations", {"end": 2, "sources": DOCUMENT}, {"text": "x"}),
+        stop("citation-end", 1),
+        finish(
+            usage={"tokens": {"input_tokens": "12", "output_tokens": "3.5"}, "cached_tokens": -1}
+        ),
+    ],
+    [
+        call(0),
+        arguments("{}"),
+        stop("tool-call-end", 0),
+        call(0, "g"),
+        arguments("[]"),
+        stop("tool-call-end", 0),
+        content("content-start", 0, type="text", text=""),
+        text("a"),
+        stop("content-end", 0),
+        content("content-start", 0, type="thinking", thinking=""),
+        thinking("b"),
+        stop("content-end", 0),
+        citation(0, 0, 1, "a"),
+        stop("citation-end", 0),
+        citation(0, 0, 1, "b"),
+        finish(),
+    ],
+    [
+        without_index(content("content-start", 0)),
+        without_index(thinking("t")),
+        without_index(stop("content-end", 0)),
+        without_index(text("x")),
+        without_index(thinking("u")),
+        {
+            "type": "tool-call-start",
+            "delta": {"message": {"tool_calls": {"function": {"name": "f"}}}},
+        },
+        without_index(arguments("{}")),
+        {"type": "tool-call-start", "delta": {"message": {"tool_calls": {}}}},
+        without_index(stop("tool-call-end", 0)),
+        without_index(citation(0, 0, 1, "x")),
+        without_index(stop("citation-end", 0)),
+        {"type": "message-end"},
+    ],
 ]
 POOL = [event for flow in FLOWS for event in flow]
 
@@ -211,7 +281,28 @@ NUMBERS = [
     True,
 ]
 ODD: list[Any] = [None, None, False, [], {}, [None], {"a": None}, [[]], "7", *NUMBERS, *WORDS]
-INDEXES: list[Any] = [0, 0, 1, 1, 2, 3, 63, 64, -1, 10**6, 2**40, 1.0, None]
+INDEXES: list[Any] = [0, 0, 1, 1, 2, 3, 63, 64, -1, 99_999, 10**5, 100_001, 2**40, 1.0, None]
+COUNTS: list[Any] = [
+    *("12", "012", "3.50", "", " 1", "-1", "1e3", "1.", ".5", "1" * 15, "1" * 16, "1." + "2" * 15),
+    *(
+        0,
+        1,
+        2.0,
+        0.5,
+        -1,
+        -0.0,
+        2**53,
+        2**53 + 1,
+        1e300,
+        10**30,
+        True,
+        None,
+        [],
+        {},
+        "\u0661",
+        "+1",
+    ),
+]
 TYPES = [*sorted({event.get("type", "x") for event in POOL}), "error", "future", ""]
 FIELDS = [
     "index",
@@ -315,6 +406,350 @@ def UNESCAPE(event: Any, line: str) -> str:
         return line
     raw = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     return raw.encode("utf-8", "backslashreplace").decode()
+
+
+# --- shapes that gateways send -------------------------------------------------------------------
+
+ABSENT = object()
+NOTHING: list[Any] = [ABSENT, ABSENT, None, {}, []]
+PLACES: list[Any] = [0, 0, 0, 0, 1, 1, 2, 3, 100_000, ABSENT, ABSENT, ABSENT, None]
+TEXTS = ["", "a", "b", " c", "\ud83d", "\ude00", "é", "null", "{}"]
+IDS: list[Any] = ["", "a", "b", "call_0", "call_1", "call_3", ABSENT, ABSENT, None]
+
+
+def given(**fields: Any) -> Json:
+    """An object of the fields that are not absent."""
+    return {name: value for name, value in fields.items() if value is not ABSENT}
+
+
+def rarely(value: Any, draw: Random, chance: float = 0.05) -> Any:
+    """The value, or nothing in one of its forms."""
+    return draw.choice(NOTHING) if draw.random() < chance else value
+
+
+def as_some(make_one: Callable[[], Any], draw: Random) -> Any:
+    """One thing, a list of one, of several, or of none."""
+    roll = draw.random()
+    if roll < 0.5:
+        return make_one()
+    if roll < 0.6:
+        return draw.choice(NOTHING)
+    items = [make_one() for _ in range(draw.choice((1, 1, 2, 2, 3)))]
+    if draw.random() < 0.15:
+        items.insert(draw.randint(0, len(items)), None)
+    return items
+
+
+def piece_of_content(draw: Random) -> Any:
+    roll = draw.random()
+    if roll < 0.1:
+        return draw.choice(("", "bare", None, {}))
+    kind = draw.choice(("text", "thinking"))
+    fields: Json = {kind: draw.choice((*TEXTS, None))} if draw.random() < 0.8 else {}
+    if draw.random() < 0.3:
+        fields["type"] = kind
+    if draw.random() < 0.1:
+        fields[draw.choice(("type", "text", "thinking", "extra"))] = draw.choice(
+            ("text", "thinking", "image", "", None, "x", 7)
+        )
+    return fields
+
+
+def some_arguments(draw: Random) -> Any:
+    if draw.random() < 0.6:
+        return draw.choice(TEXTS)
+    return draw.choice(
+        (ABSENT, None, {}, {"a": 1}, {"b": [1.0, None, "é\ud83d"], "a": {}}, [], {"n": 10**30}, 7)
+    )
+
+
+def some_call(draw: Random) -> Any:
+    function = given(name=draw.choice(("f", "g", "", ABSENT, None)), arguments=some_arguments(draw))
+    return given(
+        index=draw.choice((ABSENT,) * 8 + (0, 1, 2, 100_000, 100_001, -1, 1.0, True, "1", None)),
+        id=draw.choice(IDS),
+        type=draw.choice((ABSENT, "function", "function", "", None)),
+        function=rarely(function, draw),
+    )
+
+
+def some_citation(draw: Random) -> Any:
+    return given(
+        start=draw.choice((0, 0, 1, 1.0, ABSENT, None)),
+        end=draw.choice((1, 2, ABSENT, None)),
+        text=draw.choice(("x", "a\ud83d", ABSENT, None)),
+        sources=draw.choice(
+            (ABSENT, None, [], {}, DOCUMENT, [DOCUMENT], [DOCUMENT, RESULT], [None], "", 0, False)
+        ),
+        type=draw.choice((ABSENT, ABSENT, "TEXT_CONTENT", "THINKING_CONTENT", "PLAN", None)),
+        content_index=draw.choice((ABSENT, ABSENT, 0, 1, 2, None)),
+    )
+
+
+def some_end(draw: Random) -> Json:
+    counts = {name: draw.choice(COUNTS) for name in ("input_tokens", "output_tokens", "future")}
+    usage = given(
+        billed_units=draw.choice((ABSENT, counts, None, [], "7", {"input_tokens": "7"})),
+        tokens=draw.choice((ABSENT, counts, counts | {"reasoning_tokens": "1"}, 7)),
+        cached_tokens=draw.choice((ABSENT, draw.choice(COUNTS))),
+        future=draw.choice((ABSENT, None, {"a": [1]})),
+    )
+    delta = given(
+        finish_reason=draw.choice(("COMPLETE", "ERROR", "", ABSENT, None)),
+        usage=draw.choice((usage, usage, usage, ABSENT, None, [], "7", {})),
+        error=draw.choice((ABSENT,) * 5 + (None, "no", "", {"message": "no"}, ["a", {"b": 1}], {})),
+        error_type=draw.choice((ABSENT, ABSENT, None, "T")),
+    )
+    return given(type="message-end", delta=rarely(delta, draw))
+
+
+SPACES = (
+    (
+        ("content-start", "content-delta", "content-delta", "content-end"),
+        "content",
+        piece_of_content,
+    ),
+    (("tool-call-start", "tool-call-delta", "tool-call-end"), "tool_calls", some_call),
+    (("citation-start", "citation-end"), "citations", some_citation),
+)
+
+
+def loose_event(draw: Random, space: int) -> Json:
+    """A start, a delta or an end of one index space, as optional as the specification has it."""
+    names, field, make_one = SPACES[space]
+    name = draw.choice(names)
+    index = draw.choice(PLACES)
+    if name.endswith("-end"):
+        return given(type=name, index=index)
+    fields = {field: as_some(lambda: make_one(draw), draw)}
+    message = rarely(given(**fields), draw, 0.03)
+    event = given(type=name, index=index, delta=rarely(given(message=message), draw, 0.03))
+    if name == "content-delta" and draw.random() < 0.1:
+        event["logprobs"] = draw.choice(
+            (LOGPROBS, [LOGPROBS], [LOGPROBS] * 2, [], [None], {}, None, "x")
+        )
+    return event
+
+
+def loose_start(draw: Random) -> Json:
+    """A message-start, usually an empty one."""
+    message: Json = {
+        "content": draw.choice(([], None, "", FILLED["content"])),
+        "tool_plan": draw.choice(("", None, "p")),
+        "tool_calls": draw.choice(
+            (
+                [],
+                None,
+                {},
+                [{"function": {"name": "f", "arguments": "{}"}}] * 2,
+                FILLED["tool_calls"],
+            )
+        ),
+        "citations": draw.choice(([], None, FILLED["citations"])),
+    }
+    usual = draw.choice((EMPTY, EMPTY, EMPTY, message, ABSENT, None, [], "x"))
+    delta = draw.choice((given(message=usual), given(message=usual), ABSENT, None))
+    return given(
+        type="message-start", id=draw.choice(("m", "m", "m", "n", "", ABSENT)), delta=delta
+    )
+
+
+def loose_events(draw: Random) -> list[Json]:
+    """Events of one index space, or of all: starts that repeat an index, ends of nothing."""
+    events = [loose_start(draw)] if draw.random() < 0.3 else []
+    favourite = draw.randrange(3)
+    for _ in range(draw.randint(2, 9)):
+        roll = draw.random()
+        if roll < 0.9:
+            events.append(loose_event(draw, favourite))
+        elif roll < 0.96:
+            events.append(loose_event(draw, draw.randrange(3)))
+        else:
+            events.append(draw.choice((loose_start(draw), plan(draw.choice(TEXTS)))))
+    if draw.random() < 0.4:
+        events.append(some_end(draw))
+    return events
+
+
+def loose_blocks(draw: Random) -> bytes:
+    """The same as an event stream."""
+    blocks = []
+    for event in loose_events(draw):
+        if draw.random() < 0.1:
+            event = bend(event, draw, 0.05)
+        if draw.random() < 0.05:
+            blocks.append(keep_alive(draw))
+        name = str(event.get("type") if isinstance(event, dict) else "message")
+        blocks.append(framed(spell(event, draw), name, draw))
+    return b"".join(blocks)
+
+
+NAMES = [
+    b"",
+    b"",
+    b"message",
+    b"error",
+    b"ping",
+    b"keepalive",
+    b"content-delta",
+    b"message-end",
+    b"x",
+]
+
+
+def keep_alive(draw: Random) -> bytes:
+    """A frame that is not an event of the answer, or might not be one."""
+    name = draw.choice(NAMES)
+    data = draw.choice(
+        (
+            *(b"", b" ", b"\t\x0b", b"{}", b"[]", b"null", b"7", b"ping", b'"[DONE]"', b"[DONE]"),
+            *(
+                b'{"type":null}',
+                b'{"type":"ping"}',
+                b'{"type":7}',
+                b'{"message":"hi"}',
+                b'{"a":"\\ud83d"}',
+            ),
+            *(b'{"status":"ok","detail":null}', b'{"error":null}', b'{"error":{}}', b'{"a":1e400}'),
+            *(
+                b'{"type":"content-end"}',
+                b'{"type":"debug"}',
+                b"\xff",
+                b"NaN",
+                b"\ndata: ",
+                b"2026-11-30",
+            ),
+        )
+    )
+    return (b"event: %s\n" % name if name else b"") + b"data: %s\n\n" % data
+
+
+WORDS_OF_ERRORS: list[Any] = [
+    *("no", "", None, 0, 7, False, [], {}, {"message": "no"}, ["a"], [None], {"a": None}, "\ud83d"),
+    *([{"loc": ["body", 0], "msg": "m"}], {"errors": {"a": ["b"]}}, {"error": {"code": 429}}),
+]
+KINDS_OF_ERRORS: list[Any] = [
+    *(
+        None,
+        "error",
+        "Error",
+        "invalid_request_error",
+        "RateLimitERROR",
+        "future",
+        "",
+        7,
+        [],
+        "debug",
+    ),
+    *("content-end", "about:blank"),
+]
+
+
+def failure(draw: Random) -> bytes:
+    """An error object in the shapes of many servers, or something like it."""
+    item: Json = {}
+    for key in ("message", "error", "detail", "errors", "code", "title", "status"):
+        if draw.random() < 0.3:
+            item[key] = draw.choice(WORDS_OF_ERRORS)
+    if draw.random() < 0.5:
+        item["type"] = draw.choice(KINDS_OF_ERRORS)
+    if draw.random() < 0.15:
+        item["object"] = draw.choice(("error", "chunk", None))
+    name = draw.choice(NAMES)
+    head = b"event: %s\n" % name if name else b""
+    value = [item] if draw.random() < 0.03 else item
+    return head + b"data: %s\n\n" % SPELLINGS[0](value).encode()
+
+
+def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in plain data, with each of its keys or positions."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from places_in(value[key])
+
+
+def one_odd(draw: Random) -> bytes:
+    """A few good events of which one has one value that is odd, or lacks it."""
+    flow = draw.choice(FLOWS)
+    events = json.loads(json.dumps(some(flow, draw, 6) if draw.random() < 0.7 else flow))
+    container, key = draw.choice(list(places_in(draw.choice(events))) or [([0], 0)])
+    if draw.random() < 0.15:
+        del container[key]
+    else:
+        wrap = draw.random() < 0.15
+        container[key] = [container[key]] if wrap else draw.choice(ODD)
+    return b"".join(
+        framed(SPELLINGS[0](event), str(event.get("type", "message")), draw) for event in events
+    )
+
+
+def loose(draw: Random) -> bytes:
+    """An answer as gateways send it, with failures and keep-alives between its events."""
+    roll = draw.random()
+    if roll < 0.55:
+        return loose_blocks(draw)
+    if roll < 0.75:
+        return one_odd(draw)
+    parts = some(draw.choice(PLAIN), draw, 3) if draw.random() < 0.3 else []
+    make_one = failure if roll < 0.9 else keep_alive
+    return b"".join([*parts, *(make_one(draw) for _ in range(draw.randint(1, 4)))])
+
+
+def commented(body: bytes, draw: Random) -> bytes:
+    """The same with comments between its lines, long and short."""
+    lines = []
+    for line in body.split(b"\n"):
+        while draw.random() < 0.3:
+            lines.append(
+                b":" + draw.choice((b"", b"c", b" keep-alive", b"c" * draw.randint(1, 400)))
+            )
+        lines.append(line)
+    if draw.random() < 0.2:
+        lines.append(b":" + b"c" * draw.randint(0, 400))
+    return b"\n".join(lines)
+
+
+def json_lines(draw: Random) -> bytes:
+    """A body of JSON lines: ends of all kinds, blank lines, things that are not JSON."""
+    events = some(draw.choice(FLOWS), draw, 6) if draw.random() < 0.5 else loose_events(draw)
+    end = draw.choice((b"\n", b"\n", b"\n", b"\r\n", b" \n", b"\n\n", b"\r\r\n"))
+    lines = []
+    for event in events:
+        value = bend(event, draw, 0.03) if draw.random() < 0.2 else event
+        lines.append(spell(value, draw).encode("utf-8", "surrogatepass"))
+        if draw.random() < 0.08:
+            lines.append(
+                draw.choice(
+                    (
+                        *(
+                            b"",
+                            b" ",
+                            b"\x0b",
+                            b"[DONE]",
+                            b"nonsense",
+                            b"\xef\xbb\xbf",
+                            b"7",
+                            b"\xff",
+                        ),
+                        *(
+                            b'{"type":"\xff"}',
+                            b'{"type":"\\ud83d"}',
+                            b'{"type":7,"a":1}',
+                            b"data: {}",
+                        ),
+                        *(b'{"type":""}', b'{"message":"no"}', b'{"type":"error"}', b'{"a":\r1}'),
+                    )
+                )
+            )
+    body = end.join(lines) + (end if draw.random() < 0.5 else b"")
+    roll = draw.random()
+    if roll < 0.1:
+        body = body[: draw.randrange(len(body) + 1)]
+    elif roll < 0.2:
+        position = draw.randrange(len(body) + 1)
+        body = body[:position] + draw.choice(TOKENS) + body[position:]
+    return body
 
 
 # --- frames --------------------------------------------------------------------------------------
@@ -606,18 +1041,26 @@ def large(draw: Random) -> bytes:
 def make(draw: Random) -> Input:
     """The next input."""
     roll = draw.random()
-    if roll < 0.5:
+    lines = False
+    if roll < 0.25:
         body = bent_events(draw)
-    elif roll < 0.78:
+    elif roll < 0.55:
+        body = loose(draw)
+    elif roll < 0.65:
+        body, lines = json_lines(draw), True
+    elif roll < 0.82:
         body = broken_bytes(draw)
-    elif roll < 0.88:
+    elif roll < 0.91:
         body = lane_run(draw)
-    elif roll < 0.95:
+    elif roll < 0.96:
         body = soup(draw)
     elif roll < 0.9996:
         body = noise(draw)
     else:
         body = large(draw)
+    limited = 0.06
+    if draw.random() < 0.05:
+        body, limited = commented(body, draw), 0.8
     roll = draw.random()
     if roll < 0.06:
         body = body.replace(b"\n", b"\r\n")
@@ -630,11 +1073,16 @@ def make(draw: Random) -> Input:
         body = b"\xef\xbb\xbf" * draw.randint(1, 2) + body
     elif roll < 0.16:
         body = body[: draw.randrange(len(body) + 1)]
-    return Input(
-        body,
-        cuts(body, draw),
-        draw.choice((16, 64, 100, 200, 300)) if draw.random() < 0.06 else None,
-    )
+    return Input(body, cuts(body, draw), a_limit(body, draw, limited), lines)
+
+
+def a_limit(body: bytes, draw: Random, chance: float) -> int | None:
+    """A small limit, often the size of one of the blocks or one byte less."""
+    if draw.random() >= chance:
+        return None
+    if draw.random() < 0.5:
+        return draw.choice((1, 16, 64, 100, 200, 300))
+    return max(1, len(draw.choice(body.split(b"\n\n"))) - draw.randint(-1, 2))
 
 
 def cuts(body: bytes, draw: Random) -> tuple[int, ...]:

@@ -14,7 +14,31 @@ from tests.fuzz.replay import CORPUS
 
 
 def bodies() -> Iterator[tuple[str, bytes]]:
-    """Names and bodies: each flow as the server writes it, and each way to be different."""
+    """File names and bodies, of event streams and of JSON lines."""
+    for name, body in event_streams():
+        yield f"{name}.sse", body
+    for name, body in json_lines():
+        yield f"{name}.jsonl", body
+
+
+def json_lines() -> Iterator[tuple[str, bytes]]:
+    """A flow as JSON lines, and each way to be different."""
+    lines = [json.dumps(event).encode() for event in inputs.FLOWS[0]]
+    usual = b"".join(line + b"\n" for line in lines)
+    yield "lines", usual
+    yield "lines-crlf", usual.replace(b"\n", b"\r\n")
+    yield "lines-blank", b"\n \n".join(lines)
+    yield "lines-mark", b"\xef\xbb\xbf" + usual
+    yield "lines-cut", usual[: len(usual) // 2]
+    yield "lines-no-json", b"\n".join([*lines[:2], b"nonsense", b"\xff", b"7", b"[DONE]", b""])
+    halves = [json.dumps(event).encode() for event in inputs.FLOWS[4]]
+    yield "lines-halves", b"\n".join(halves[1:5])
+    lists = [json.dumps(event).encode() for event in inputs.FLOWS[9]]
+    yield "lines-lists", b"\n".join(lists)
+
+
+def event_streams() -> Iterator[tuple[str, bytes]]:
+    """Each flow as the server writes it, and each way to be different."""
     names = [
         "text",
         "citations",
@@ -25,6 +49,9 @@ def bodies() -> Iterator[tuple[str, bytes]]:
         "filled",
         "middle",
         "unknown",
+        "lists",
+        "repeated",
+        "indexless",
     ]
     flows = dict(zip(names, inputs.PLAIN, strict=True))
     for name, blocks in flows.items():
@@ -36,6 +63,7 @@ def bodies() -> Iterator[tuple[str, bytes]]:
     yield "mark", b"\xef\xbb\xbf" + usual
     yield "no-event-lines", b"".join(block.partition(b"\n")[2] for block in flows["citations"])
     yield "twice", usual + usual
+    yield "comments", usual.replace(b"\n", b"\n:" + b"c" * 300 + b"\n")
     yield "cut", usual[: len(usual) // 2]
     yield (
         "between",
@@ -75,12 +103,13 @@ def bodies() -> Iterator[tuple[str, bytes]]:
     draw = Random(7)
     for number in range(8):
         yield f"bent-{number}", b"".join(inputs.bent_events(draw) for _ in range(4))
+        yield f"bent-loose-{number}", b"".join(inputs.loose(draw) for _ in range(4))
 
 
 def main() -> None:
     CORPUS.mkdir(exist_ok=True)
     for name, body in bodies():
-        (CORPUS / f"{name}.sse").write_bytes(body)
+        (CORPUS / name).write_bytes(body)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
 """Bytes to the answer, slowly and obviously: what the library must agree with on every input.
 
-Sources: HTML standard 9.2.5 and 9.2.6 (frames); RFC 8259 and faults.md F72 to F80 (JSON); protocol.md
-3.3, 3.4 (events) and 4 (folding). It imports nothing of ``streamchat``: text is decoded before it is
-cut into lines where the library cuts bytes, JSON is read by the standard library where the library
-uses msgspec, each field is fetched by hand where the library has schemas, and text that is joined is
-kept raw and repaired when it is read where the library repairs it piece by piece.
+Sources: HTML standard 9.2.5 and 9.2.6 (frames of an event stream); jsonlines.org (frames of JSON
+lines); RFC 8259 (JSON); the OpenAPI specification of Chat v2, in which nearly every field is optional
+(events). It imports nothing of ``streamchat``: text is decoded before it is cut into lines where the
+library cuts bytes, JSON is read by the standard library where the library uses msgspec, each field is
+fetched by hand where the library has a typed way, and joined text is kept raw and repaired when it is
+read where the library repairs it piece by piece.
 
 An outcome is a plain dict for an event, and for a failure the name of its class.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 LINE_END = re.compile("\r\n|\n|\r")
 LINE_END_BYTES = re.compile(b"\r\n|\n|\r")
@@ -29,6 +29,7 @@ TOO_LARGE = "FrameTooLargeError"
 
 Json = dict[str, Any]
 Outcome = Json | str
+Part = TypeVar("Part")
 
 
 class Frame(NamedTuple):
@@ -52,10 +53,28 @@ class Expected(NamedTuple):
     last_event_id: str
     is_open: bool
     """Whether the standard leaves it open how the outcomes go on."""
+    has_events: bool
+    """Whether an event was read, the end of something that never started included."""
+
+
+class Anything:
+    """Equal to every value: what is not compared."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = object.__hash__
+
+
+ANYTHING = Anything()
 
 
 class WrongError(Exception):
     """Not an event, or one that contradicts those before it."""
+
+
+class UnknownContentError(Exception):
+    """Content of a kind that Chat v2 does not have."""
 
 
 class FailedError(Exception):
@@ -65,8 +84,8 @@ class FailedError(Exception):
 class OpenError(Exception):
     """An event but for a number out of range in a field that nobody reads.
 
-    F75 calls that a failure, protocol.md 3.1 says that unknown fields never fail: both will do, and
-    what comes after is not compared.
+    A number out of range is refused, but a field that nobody reads never fails: both will do, and the
+    outcomes after it are not compared.
     """
 
 
@@ -112,29 +131,68 @@ def read_frames(body: bytes, limit: int | None = None) -> tuple[list[Frame], boo
 def lines_within(body: bytes, limit: int) -> int:
     """How many lines stand before the first block that is larger than the limit.
 
-    A block is counted with LF as line end, without the blank line that ends it. Blank lines before
-    it count in pairs as empty blocks; the odd one belongs to it.
+    A block is counted with LF as line end, without the blank line that ends it and without its
+    comments, whether they have ended or not. Blank lines before it count in pairs as empty blocks; the
+    odd one belongs to it.
     """
     if body.startswith(b"\xef\xbb\xbf"):
         body = body[3:]
     lines = LINE_END_BYTES.split(body)
-    start, size, blanks = 0, 0, 0
+    start = 0
+    block: list[bytes] = []
     for number, line in enumerate(lines[:-1]):
-        if line:
-            if not size:
-                size = blanks % 2
-            size += len(line) + 1
-        elif size:
-            if size - 1 > limit:
-                return start
-            start, size, blanks = number + 1, 0, 0
-        else:
-            blanks += 1
+        if line or not block:
+            block.append(line)
+            continue
+        if counted(block) > limit:  # a blank line: the block is complete
+            return start
+        start, block = number + 1, []
     if lines[-1]:
-        size = (size or blanks % 2) + len(lines[-1])
+        block.append(lines[-1])
+    return start if counted(block) > limit else len(lines)
+
+
+def counted(block: list[bytes]) -> int:
+    """The bytes of a block that count, an LF between two lines."""
+    return len(b"\n".join(line for line in block if not line.startswith(b":")))
+
+
+def read_lines(body: bytes, limit: int | None = None) -> tuple[list[Frame], bool]:
+    """The frames of a body of JSON lines, and whether a line passed the limit after them."""
+    if body.startswith(b"\xef\xbb\xbf"):
+        body = body[3:]
+    *lines, rest = body.split(b"\n")
+    frames: list[Frame] = []
+    for line in lines:
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        if limit is not None and len(line) > limit:
+            return frames, True
+        if line.strip():
+            frames.append(frame_of_line(line))
+    if rest.endswith(b"\r"):
+        rest = rest[:-1]
+    if limit is not None and len(rest) > limit:
+        return frames, True
+    try:
+        read_json_openly(rest.decode("utf-8", "replace"))
+    except WrongError:
+        return frames, False  # nothing, or cut off
+    return [*frames, frame_of_line(rest)], False
+
+
+def frame_of_line(line: bytes) -> Frame:
+    """A frame that has the name of the object's type, if that is a text which an event line can say."""
+    name = None
+    try:
+        value = read_json_openly(line.decode("utf-8", "replace"))
+    except WrongError:
+        pass
     else:
-        size -= 1
-    return start if size > limit else len(lines)
+        name = value.get("type") if type(value) is dict else None
+    if type(name) is not str or "\n" in name or "\r" in name:
+        name = ""
+    return Frame(repair(name) or "message", line.decode("utf-8", "replace"), "", None)
 
 
 # --- frames to JSON ------------------------------------------------------------------------------
@@ -235,6 +293,23 @@ def repair_all(value: Any) -> Any:
 
 # --- JSON to events ------------------------------------------------------------------------------
 
+KNOWN = (
+    "message-start",
+    "content-start",
+    "content-delta",
+    "content-end",
+    "tool-plan-delta",
+    "tool-call-start",
+    "tool-call-delta",
+    "tool-call-end",
+    "citation-start",
+    "citation-end",
+    "message-end",
+    "debug",
+)
+LARGEST_INDEX = 100_000
+LARGEST_COUNT = 2**53
+COUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 NEEDED = object()
 
 
@@ -268,16 +343,12 @@ def integer(value: Any) -> int:
     return value
 
 
-def number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise WrongError
-    return value  # type: ignore[no-any-return]
-
-
 def real(value: Any) -> float:
     """A number as the ``float`` that it is nearest to."""
+    if type(value) not in (int, float):
+        raise WrongError
     try:
-        return float(number(value))
+        return float(value)
     except OverflowError:
         raise WrongError from None
 
@@ -285,6 +356,14 @@ def real(value: Any) -> float:
 def integer_of(item: Json, name: str, default: Any = NEEDED) -> Any:
     value = fetch(item, name, default)
     return value if value is default else integer(value)
+
+
+def index_of(item: Json) -> int | None:
+    """The index of an event; it is optional."""
+    index: int | None = integer_of(item, "index", None)
+    if index is not None and not 0 <= index <= LARGEST_INDEX:
+        raise WrongError
+    return index
 
 
 def object_of(item: Json, name: str, default: Any = NEEDED) -> Any:
@@ -295,20 +374,27 @@ def object_of(item: Json, name: str, default: Any = NEEDED) -> Any:
 
 
 def is_empty(value: Any) -> bool:
-    """Nothing, or an empty text or list, or an object of nulls."""
+    """An empty text, or an object of nulls."""
     if type(value) is dict:
         return all(part is None for part in value.values())
-    return not value
+    return bool(value == "")
 
 
 def list_of(item: Json, name: str, *, empty_is_empty: bool = False) -> list[Any]:
     """A list; absent is empty. In message-start an empty text, or an object of nulls, is too."""
     value = fetch(item, name, [])
-    if empty_is_empty and type(value) in (str, dict) and is_empty(value):
+    if empty_is_empty and is_empty(value):
         return []
     if type(value) is not list:
         raise WrongError
     return value
+
+
+def several(value: Any) -> list[Any]:
+    """One thing, or a list of things, as the list of those that are there."""
+    if type(value) is list:
+        return [item for item in value if item is not None]
+    return [] if value is None else [value]
 
 
 def as_object(value: Any) -> Json:
@@ -317,29 +403,58 @@ def as_object(value: Any) -> Json:
     return value
 
 
-def call_of(value: Any, *, arguments: Any, joined: bool) -> Json:
+def message_in(item: Json) -> Json:
+    message: Json = object_of(object_of(item, "delta", {}), "message", {})
+    return message
+
+
+def arguments_of(function: Json) -> str:
+    """The arguments of a call as JSON text, also if they are the object itself."""
+    value = fetch(function, "arguments", "")
+    if type(value) is dict:
+        refuse_beyond(value)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if type(value) is not str:
+        raise WrongError
+    return value
+
+
+def refuse_beyond(value: Any) -> None:
+    """Raise for a number out of range in what is used as a whole."""
+    repair_all(value)
+
+
+def call_of(value: Any) -> Json:
+    """A tool call, its arguments raw; the id is empty if there is none."""
     call = as_object(value)
-    function = object_of(call, "function")
-    fetch_arguments = raw_text if joined else text_of
+    function = object_of(call, "function", {})
     return {
-        "id": text_of(call, "id"),
+        "id": text_of(call, "id", ""),
         "type": text_of(call, "type", "function"),
-        "function": {
-            "name": text_of(function, "name"),
-            "arguments": fetch_arguments(function, "arguments", arguments),
-        },
+        "function": {"name": text_of(function, "name", ""), "arguments": arguments_of(function)},
     }
+
+
+def own_index(call: Json, otherwise: int | None) -> int | None:
+    """The index that a call brings along, as OpenAI's calls do."""
+    own = call.get("index")
+    return own if type(own) is int and 0 <= own <= LARGEST_INDEX else otherwise
 
 
 def citation_of(value: Any, *, empty_is_empty: bool = False) -> Json:
     given = as_object(value)
     citation: Json = {
-        "start": integer_of(given, "start"),
-        "end": integer_of(given, "end"),
-        "text": text_of(given, "text"),
+        "start": integer_of(given, "start", 0),
+        "end": integer_of(given, "end", 0),
+        "text": text_of(given, "text", ""),
     }
+    given_sources = fetch(given, "sources", [])
+    if type(given_sources) is dict:
+        given_sources = [given_sources]
+    elif type(given_sources) is not list:
+        raise WrongError
     sources = []
-    for part in list_of(given, "sources", empty_is_empty=empty_is_empty):
+    for part in given_sources:
         source = as_object(part)
         fields = {
             "type": text_of(source, "type", None),
@@ -363,24 +478,26 @@ def message_of(delta: Json) -> Json:
     """What message-start brings: so far always empty, honoured if it ever is not."""
     message = delta.get("message")
     empty: Json = {"content": [], "tool_plan": "", "tool_calls": [], "citations": []}
-    if type(message) is not dict or all(is_empty(message.get(name)) for name in empty):
+    if type(message) is not dict or not any(message.get(name) for name in empty):
         return empty
     content = []
     for value in list_of(message, "content", empty_is_empty=True):
         part = as_object(value)
-        kind = "thinking" if part.get("type") == "thinking" else "text"
-        if fetch(part, "type", "text") != kind:
+        kind = text_of(part, "type", "") or "text"
+        if kind not in ("text", "thinking"):
             raise WrongError
         content.append({"type": kind, kind: text_of(part, kind)})
-    if fetch(message, "role", "assistant") != "assistant":
+    if text_of(message, "role", "assistant") != "assistant":
         raise WrongError
+    calls = []
+    for value in list_of(message, "tool_calls", empty_is_empty=True):
+        object_of(as_object(value), "function")
+        call = call_of(value)
+        calls.append(with_arguments(call, repair(call["function"]["arguments"])))
     return {
         "content": content,
         "tool_plan": text_of(message, "tool_plan", ""),
-        "tool_calls": [
-            call_of(call, arguments=NEEDED, joined=False)
-            for call in list_of(message, "tool_calls", empty_is_empty=True)
-        ],
+        "tool_calls": calls,
         "citations": [
             citation_of(citation, empty_is_empty=True)
             for citation in list_of(message, "citations", empty_is_empty=True)
@@ -391,6 +508,8 @@ def message_of(delta: Json) -> Json:
 def logprobs_of(value: Any) -> Json | None:
     if value is None:
         return None
+    if type(value) is list and len(value) == 1:
+        (value,) = value
     given = as_object(value)
     item: Json = {}
     ids = fetch(given, "token_ids", [])
@@ -409,122 +528,235 @@ def logprobs_of(value: Any) -> Json | None:
     return item
 
 
-def usage_of(given: Json) -> Json:
-    """The counts; what is empty is left out, what is unknown is kept."""
+def usage_of(given: Any) -> Json:
+    """The counts that can be read; an unknown key is kept."""
     usage: Json = {}
+    if type(given) is not dict:
+        return usage
     for group, names in (
         ("billed_units", ("input_tokens", "output_tokens", "search_units", "classifications")),
         ("tokens", ("input_tokens", "output_tokens", "image_tokens", "reasoning_tokens")),
     ):
-        counts = dict(object_of(given, group, {}))
-        for name in names:
-            if counts.get(name) is None:
-                counts.pop(name, None)
-            else:
-                number(counts[name])
+        counts: Json = {}
+        fields = given.get(group)
+        for name, value in (fields if type(fields) is dict else {}).items():
+            if name not in names:
+                counts[repair(name)] = repair_all(value)
+            elif count(value) is not None:
+                counts[name] = count(value)
         if counts:
-            usage[group] = repair_all(counts)
-    cached = fetch(given, "cached_tokens", None)
+            usage[group] = counts
+    cached = count(given.get("cached_tokens"))
     if cached is not None:
-        usage["cached_tokens"] = number(cached)
+        usage["cached_tokens"] = cached
     for name, item in given.items():
         if name not in ("billed_units", "tokens", "cached_tokens"):
             usage[repair(name)] = repair_all(item)
     return usage
 
 
-def content_event(name: str, item: Json) -> Json:
-    content = object_of(object_of(object_of(item, "delta"), "message"), "content")
-    declared = raw_text(content, "type", None)
-    text = raw_text(content, "text", None)
-    thinking = raw_text(content, "thinking", None)
-    event: Json = {"type": name, "index": integer_of(item, "index", 0)}
-    if name == "content-delta":
-        event["logprobs"] = logprobs_of(item.get("logprobs"))
-    kind = declared or ("thinking" if thinking is not None and not text else "text")
-    if kind == "text" and not thinking and (text is not None or declared):
-        return {**event, "kind": "text", "piece": text or ""}
-    if kind == "thinking" and not text:
-        return {**event, "kind": "thinking", "piece": thinking or ""}
-    given = item["delta"]["message"]["content"]
-    if given.get("type") not in (None, "text", "thinking") or set(given) - {
-        "type",
-        "text",
-        "thinking",
-    }:
-        return {"type": "?", "name": name, "data": repair_all(item)}
+def count(value: Any) -> float | None:
+    """A number of tokens, also as text; what cannot be one is ``None``."""
+    refuse_beyond(value)
+    if type(value) is str and COUNT.fullmatch(value):
+        value = float(value) if "." in value else int(value)
+    if type(value) in (int, float) and 0 <= value <= LARGEST_COUNT:
+        return value  # type: ignore[no-any-return]
+    return None
+
+
+def piece_of(value: Any) -> tuple[str | None, str]:
+    """Kind and text of one piece of content; no kind if it has none and adds nothing."""
+    if type(value) is str:
+        return "text", value
+    given = as_object(value)
+    declared = raw_text(given, "type", "")
+    text = raw_text(given, "text", None)
+    thinking = raw_text(given, "thinking", None)
+    if declared not in ("", "text", "thinking"):
+        raise UnknownContentError
+    if text and thinking:
+        raise WrongError
+    has_only_known_keys = set(given) <= {"type", "text", "thinking"}
+    if (declared == "thinking" and text) or (declared == "text" and thinking):
+        raise WrongError if has_only_known_keys else UnknownContentError
+    if declared == "thinking" or thinking or (not declared and thinking == "" and not text):
+        return "thinking", thinking or ""
+    if declared == "text" or text is not None:
+        return "text", text or ""
+    if has_only_known_keys:
+        return None, ""
+    raise UnknownContentError
+
+
+def content_events(name: str, item: Json) -> list[Json]:
+    index = index_of(item)
+    try:
+        pieces = [piece_of(value) for value in several(fetch(message_in(item), "content", None))]
+    except UnknownContentError:
+        return [{"type": "?", "name": name, "data": repair_all(item)}]
+    events: list[Json] = [
+        {"type": name, "index": index, "kind": kind, "piece": piece}
+        for kind, piece in pieces or [(None, "")]
+    ]
+    if name == "content-start":
+        for event in events[1:]:
+            event["index"] = None
+    else:
+        for event in events:
+            event["logprobs"] = None
+        events[0]["logprobs"] = logprobs_of(item.get("logprobs"))
+    return events
+
+
+def call_start_events(item: Json) -> list[Json]:
+    index = index_of(item)
+    events: list[Json] = []
+    for value in several(message_in(item).get("tool_calls")):
+        call = call_of(value)
+        if object_of(value, "function", {}).get("arguments") == {}:
+            call = with_arguments(call, "")  # nothing yet: deltas follow, or there are none
+        given = message_in(item).get("tool_calls")
+        at = own_index(value, None if events else index) if type(given) is list else index
+        events.append({"type": "tool-call-start", "index": at, "tool_call": call})
+    if not events:
+        raise WrongError
+    return events
+
+
+def call_delta_events(item: Json) -> list[Json]:
+    index = index_of(item)
+    events: list[Json] = []
+    for position, value in enumerate(several(message_in(item).get("tool_calls")) or [{}]):
+        call = as_object(value)
+        piece = arguments_of(object_of(call, "function", {}))
+        at = None if index is None else index + position
+        if type(message_in(item).get("tool_calls")) is list:
+            at = own_index(call, at)
+        if at is not None and at > 100_000:
+            raise WrongError
+        events.append({"type": "tool-call-delta", "index": at, "piece": piece})
+    return events
+
+
+def citation_start_events(item: Json) -> list[Json]:
+    index = index_of(item)
+    events: list[Json] = []
+    for value in several(message_in(item).get("citations")):
+        at = None if events else index
+        events.append({"type": "citation-start", "index": at, "citation": citation_of(value)})
+    if not events:
+        raise WrongError
+    return events
+
+
+def end_event(item: Json) -> Json:
+    delta = object_of(item, "delta", {})
+    error, error_type = delta.get("error"), text_of(delta, "error_type", None)
+    if type(error) in (dict, list):
+        error = error_type = ANYTHING  # in whatever shape the server words it
+    else:
+        error = text_of(delta, "error", None)
+    return {
+        "type": "message-end",
+        "finish_reason": text_of(delta, "finish_reason", ""),
+        "usage": usage_of(delta.get("usage")),
+        "error": error,
+        "error_type": error_type,
+    }
+
+
+def read_frame(frame: Frame) -> list[Json] | None:
+    """The events that a frame says, ``None`` for the terminator."""
+    stripped = frame.text.strip(" \t\n\r\x0b\x0c")
+    is_error = frame.event == "error"
+    is_foreign = frame.event not in ("message", "error", *KNOWN)
+    if stripped == "" and not is_error:
+        return []
+    if stripped in ("[DONE]", '"[DONE]"'):
+        return None
+    if is_error:
+        raise FailedError
+    try:
+        value = read_json(frame.text)
+    except WrongError:
+        if is_event_but_for_a_number(frame):
+            raise OpenError from None
+        if is_foreign:
+            return [{"type": "?", "name": frame.event, "data": {"data": frame.text}}]
+        raise
+    item = value if type(value) is dict else {}
+    name = item.get("type")
+    if type(name) is str:
+        if is_typed_failure(item, name):
+            raise FailedError
+        return interpret(item, name)
+    if is_failure(item, is_foreign=is_foreign):
+        raise FailedError
+    if is_foreign:
+        data = repair_all(value if type(value) is dict else {"data": value})
+        return [{"type": "?", "name": frame.event, "data": data}]
     raise WrongError
 
 
-def read_event(frame: Frame) -> Json | None:
-    """The event that a frame says, ``None`` for the terminator."""
-    stripped = frame.text.strip(" \t\n\r\x0b\x0c")
-    if stripped in ("[DONE]", '"[DONE]"'):
-        return None
-    if frame.event == "error":
-        raise FailedError
+def is_event_but_for_a_number(frame: Frame) -> bool:
+    """Whether it would be an event of Chat v2 if a number that it does not use were in range."""
     try:
-        item = read_json(frame.text)
-    except WrongError:
         item = read_json_openly(frame.text)
-        with contextlib.suppress(FailedError):
-            interpret(item)
-        raise OpenError from None
-    return interpret(item)
+        if type(item) is not dict or item.get("type") not in KNOWN:
+            return False
+        interpret(item, item["type"])
+    except WrongError:
+        return False
+    return True
 
 
-def interpret(item: Any) -> Json:
-    """The event that a JSON value is."""
-    if type(item) is not dict:
-        raise WrongError
-    name = item.get("type")
-    if name == "error" or (name is None and "message" in item):
-        raise FailedError
-    if type(name) is not str:
-        raise WrongError
+def is_typed_failure(item: Json, name: str) -> bool:
+    """Whether an object with a type is an error."""
+    if name in KNOWN:
+        return False
+    if name == "error" or item.get("object") == "error":
+        return True
+    words = item.get("message") or item.get("error") or item.get("detail")
+    return name.lower().endswith("error") and bool(words)
+
+
+def is_failure(item: Json, *, is_foreign: bool) -> bool:
+    """Whether an object without a type is an error."""
+    error, message, detail = item.get("error"), item.get("message"), item.get("detail")
+    if type(error) is dict or (type(error) is str and error != "") or item.get("errors"):
+        return True
+    if is_foreign:
+        return False  # a keep-alive may have a message
+    has_message = message is not None and type(message) not in (dict, list)
+    has_detail = detail is not None and type(detail) is not dict
+    return has_message or has_detail
+
+
+def interpret(item: Json, name: str) -> list[Json]:
+    """The events that a JSON object with this type is."""
     match name:
         case "message-start":
-            return {
-                "type": name,
-                "id": text_of(item, "id", ""),
-                "message": message_of(object_of(item, "delta", {})),
-            }
+            message = message_of(object_of(item, "delta", {}))
+            return [{"type": name, "id": text_of(item, "id", ""), "message": message}]
         case "content-start" | "content-delta":
-            return content_event(name, item)
+            return content_events(name, item)
         case "content-end" | "tool-call-end" | "citation-end":
-            return {"type": name, "index": integer_of(item, "index", 0)}
+            return [{"type": name, "index": index_of(item)}]
         case "tool-plan-delta":
-            plan = raw_text(object_of(object_of(item, "delta"), "message"), "tool_plan")
-            return {"type": name, "piece": plan}
+            return [{"type": name, "piece": raw_text(message_in(item), "tool_plan", "")}]
         case "tool-call-start":
-            message = object_of(object_of(item, "delta"), "message")
-            call = call_of(object_of(message, "tool_calls"), arguments="", joined=True)
-            return {"type": name, "index": integer_of(item, "index", 0), "tool_call": call}
+            return call_start_events(item)
         case "tool-call-delta":
-            message = object_of(object_of(item, "delta"), "message")
-            function = object_of(object_of(message, "tool_calls"), "function")
-            return {
-                "type": name,
-                "index": integer_of(item, "index", 0),
-                "piece": raw_text(function, "arguments"),
-            }
+            return call_delta_events(item)
         case "citation-start":
-            message = object_of(object_of(item, "delta"), "message")
-            citation = citation_of(object_of(message, "citations"))
-            return {"type": name, "index": integer_of(item, "index", 0), "citation": citation}
+            return citation_start_events(item)
         case "message-end":
-            delta = object_of(item, "delta")
-            return {
-                "type": name,
-                "finish_reason": text_of(delta, "finish_reason"),
-                "usage": usage_of(object_of(delta, "usage", {})),
-                "error": text_of(delta, "error", None),
-                "error_type": text_of(delta, "error_type", None),
-            }
+            return [end_event(item)]
         case "debug":
-            return {"type": name, "prompt": text_of(item, "prompt", None)}
+            return [{"type": name, "prompt": text_of(item, "prompt", None)}]
         case _:
-            return {"type": "?", "name": repair(name), "data": repair_all(item)}
+            return [{"type": "?", "name": repair(name), "data": repair_all(item)}]
 
 
 # --- events to the answer ------------------------------------------------------------------------
@@ -533,8 +765,7 @@ def interpret(item: Any) -> Json:
 class Joined:
     """Text that grows; kept raw, so that two halves of an emoji meet wherever they were cut."""
 
-    def __init__(self, kind: str = "", raw: str = "") -> None:
-        self.kind = kind
+    def __init__(self, raw: str = "") -> None:
         self.raw = raw
 
     def read(self) -> str:
@@ -553,110 +784,232 @@ class Joined:
         self.raw = repair(self.raw)
 
 
+class Block(Joined):
+    """A content block."""
+
+    def __init__(self, kind: str | None, raw: str = "", *, by_delta: bool = False) -> None:
+        super().__init__(raw)
+        self.kind = kind or "text"
+        self.is_open = kind is None
+        """Whether the first piece is still to say the kind."""
+        self.by_delta = by_delta
+        """Whether no start began it."""
+        self.has_ended = False
+
+    def part(self) -> Json:
+        return {"type": self.kind, self.kind: self.read()}
+
+
+class Call(Joined):
+    """A tool call."""
+
+    def __init__(self, call: Json, raw: str = "") -> None:
+        super().__init__(raw)
+        self.call = call
+        self.has_ended = False
+
+    def whole(self) -> Json:
+        return with_arguments(self.call, self.read())
+
+
+def with_arguments(call: Json, arguments: str) -> Json:
+    return {**call, "function": {**call["function"], "arguments": arguments}}
+
+
+class Space(Generic[Part]):
+    """The blocks, the calls, or the citations: parts by place, and the places by index on the wire."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, Part] = {}
+        self.by_index: dict[int, int] = {}
+        self.without_index: set[int] = set()
+        self.last: int | None = None
+
+    def start(self, index: int | None, part: Part) -> int:
+        """The place of a new part: its index if that is free, else the one after the highest."""
+        place = index
+        if place is None or place in self.parts:
+            place = max(self.parts, default=-1) + 1
+        if index is None:
+            self.without_index.add(place)
+        else:
+            self.by_index[index] = place
+        self.parts[place] = part
+        self.last = place
+        return place
+
+    def find(self, index: int | None) -> int | None:
+        """The place of the part that an event with this index, or with none, belongs to."""
+        if index is None:
+            return self.last
+        if index in self.by_index:
+            return self.by_index[index]
+        return index if index in self.without_index else None
+
+
 class Fold:
-    """The table of protocol.md 4."""
+    """The answer so far."""
 
     def __init__(self) -> None:
         self.started = False
         self.id = ""
-        self.blocks: dict[int, Joined] = {}
+        self.blocks: Space[Block] = Space()
         self.plan = Joined()
-        self.calls: dict[int, tuple[Json, Joined]] = {}
-        self.citations: dict[int, Json] = {}
+        self.calls: Space[Call] = Space()
+        self.last_number = -1
+        self.citations: Space[Json] = Space()
+        self.open_citation: int | None = None
         self.logprobs: list[Json] = []
         self.end: Json | None = None
 
-    def add(self, event: Json) -> Json:
-        """Fold one event; return it with what it ended, its text as it counts."""
-        index = event.get("index")
+    def add(self, event: Json) -> Json | None:
+        """Fold one event; return it with what it ended, its text as it counts, its place as index.
+
+        ``None`` for the end of something that never started.
+        """
         match event["type"]:
             case "message-start":
                 self.start(event)
             case "content-start":
-                if index in self.blocks:
-                    raise WrongError
-                self.blocks[index] = Joined(event["kind"])
-                return {**event, "piece": self.blocks[index].add(event["piece"])}
+                return self.start_block(event)
             case "content-delta":
-                block = self.blocks.get(index) or Joined(event["kind"])
-                if block.kind != event["kind"] and event["piece"]:
-                    raise WrongError
-                self.blocks[index] = block
-                if event["logprobs"] is not None:
-                    self.logprobs.append(event["logprobs"])
-                return {**event, "piece": block.add(event["piece"])}
+                return self.add_to_block(event)
             case "content-end":
-                block = self.blocks.get(index)
-                if block is None:
-                    return {**event, "ended": {"type": "text", "text": ""}}
+                place = self.blocks.find(event["index"])
+                if place is None:
+                    return shown(event, event["index"], ended={"type": "text", "text": ""})
+                block = self.blocks.parts[place]
+                block.has_ended = True
                 block.close()
-                return {**event, "ended": {"type": block.kind, block.kind: block.read()}}
+                return shown(event, place, ended=block.part())
             case "tool-plan-delta":
                 return {**event, "piece": self.plan.add(event["piece"])}
             case "tool-call-start":
-                if index in self.calls:
-                    raise WrongError
-                call = event["tool_call"]
-                arguments = Joined()
-                shown = arguments.add(call["function"]["arguments"])
-                self.calls[index] = (call, arguments)
-                return {**event, "tool_call": with_arguments(call, shown)}
+                return self.start_call(event)
             case "tool-call-delta":
-                if index not in self.calls:
+                place = self.calls.find(event["index"])
+                if place is not None:
+                    return shown(event, place, piece=self.calls.parts[place].add(event["piece"]))
+                if event["piece"]:
                     raise WrongError
-                return {**event, "piece": self.calls[index][1].add(event["piece"])}
+                return shown(event, event["index"])
             case "tool-call-end":
-                if index not in self.calls:
-                    raise WrongError
-                call, arguments = self.calls[index]
-                arguments.close()
-                return {**event, "ended": with_arguments(call, arguments.read())}
+                place = self.calls.find(event["index"])
+                if place is None:
+                    return None
+                call = self.calls.parts[place]
+                call.has_ended = True
+                call.close()
+                return shown(event, place, ended=call.whole())
             case "citation-start":
-                if index in self.citations:
+                index, citation = event["index"], event["citation"]
+                if index is not None and index == self.open_citation:
                     raise WrongError
-                self.citations[index] = event["citation"]
-                return {**event, "block": self.cited(event["citation"])}
+                self.open_citation = index
+                place = self.citations.start(index, citation)
+                return shown(event, place, block=self.cited(citation))
             case "citation-end":
-                if index not in self.citations:
-                    raise WrongError
-                citation = self.citations[index]
-                return {**event, "ended": citation, "block": self.cited(citation)}
+                self.open_citation = None
+                place = self.citations.find(event["index"])
+                if place is None:
+                    return None
+                citation = self.citations.parts[place]
+                return shown(event, place, ended=citation, block=self.cited(citation))
             case "message-end":
                 self.end = event
-                for joined in (
-                    *self.blocks.values(),
-                    self.plan,
-                    *(c for _, c in self.calls.values()),
-                ):
+                growing: list[Joined] = [*self.blocks.parts.values(), *self.calls.parts.values()]
+                for joined in (*growing, self.plan):
                     joined.close()
                 return {**event, "ended": self.answer()}
         return event
 
     def start(self, event: Json) -> None:
         message = event["message"]
-        if self.started:
+        is_empty = not any(message.values())
+        received = self.blocks.parts or self.plan.raw or self.calls.parts or self.citations.parts
+        if received and not is_empty:
+            raise WrongError  # its parts would take the places of those that are there
+        if self.started and (received or not is_empty or event["id"] != self.id):
             raise WrongError
-        received = self.blocks or self.plan.raw or self.calls or self.citations
-        if received and any(message.values()):
-            raise WrongError  # its parts would replace those that were already received
         self.started = True
         self.id = event["id"]
-        for index, part in enumerate(message["content"]):
-            self.blocks[index] = Joined(part["type"], part[part["type"]])
+        for part in message["content"]:
+            self.blocks.start(None, Block(part["type"], part[part["type"]]))
         self.plan.raw += message["tool_plan"]
-        for index, call in enumerate(message["tool_calls"]):
-            self.calls[index] = (call, Joined("", call["function"]["arguments"]))
-        self.citations.update(enumerate(message["citations"]))
+        for call in message["tool_calls"]:
+            self.calls.start(None, Call(self.identified(call), call["function"]["arguments"]))
+        for citation in message["citations"]:
+            self.citations.start(None, citation)
+
+    def start_block(self, event: Json) -> Json:
+        index = event["index"]
+        named = None if index is None else self.blocks.find(index)
+        if named is not None and not self.blocks.parts[named].has_ended:
+            raise WrongError
+        block = Block(event["kind"])
+        piece = block.add(event["piece"])
+        place = self.blocks.start(index, block)
+        return shown(event, place, kind=block.kind, is_open=block.is_open, piece=piece)
+
+    def add_to_block(self, event: Json) -> Json:
+        index, kind, piece = event["index"], event["kind"] or "text", event["piece"]
+        place = self.blocks.find(index)
+        if piece:
+            place = self.place_for(index, place, kind)
+        if event["logprobs"] is not None:
+            self.logprobs.append(event["logprobs"])
+        if place is None:
+            return shown(event, index, kind=kind)
+        return shown(event, place, kind=kind, piece=self.blocks.parts[place].add(piece))
+
+    def place_for(self, index: int | None, place: int | None, kind: str) -> int:
+        """Where a piece that is not empty goes: its block, or a new one."""
+        if place is None:
+            return self.blocks.start(index, Block(kind, by_delta=True))
+        block = self.blocks.parts[place]
+        if block.is_open:
+            block.kind, block.is_open = kind, False
+            # Of its kind it is the last from here on, which is what citations go by.
+            self.blocks.parts[place] = self.blocks.parts.pop(place)
+        if block.kind == kind:
+            return place
+        if index is None and block.by_delta:
+            return self.blocks.start(None, Block(kind, by_delta=True))
+        raise WrongError
+
+    def start_call(self, event: Json) -> Json:
+        index, given = event["index"], event["tool_call"]
+        named = None if index is None else self.calls.find(index)
+        if named is not None:
+            earlier = self.calls.parts[named]
+            if not earlier.has_ended and given["id"] in ("", earlier.call["id"]):
+                raise WrongError
+        call = Call(self.identified(given))
+        piece = call.add(given["function"]["arguments"])
+        place = self.calls.start(index, call)
+        return shown(event, place, tool_call=with_arguments(call.call, piece))
+
+    def identified(self, call: Json) -> Json:
+        """A call that has an id, made up if it came without."""
+        if call["id"]:
+            return call
+        used = {other.call["id"] for other in self.calls.parts.values()}
+        number = max(len(self.calls.parts), self.last_number + 1)
+        while f"call_{number}" in used:
+            number += 1
+        self.last_number = number
+        return {**call, "id": f"call_{number}"}
 
     def cited(self, citation: Json) -> str:
         """The text that the offsets of a citation address."""
         kind = citation.get("type")
         if kind == "PLAN":
             return self.plan.read()
-        if citation.get("content_index") in self.blocks:
-            return self.blocks[citation["content_index"]].read()
+        blocks = self.blocks.parts
+        if citation.get("content_index") in blocks:
+            return blocks[citation["content_index"]].read()
         wanted = "thinking" if kind == "THINKING_CONTENT" else "text"
-        opened = [block for block in self.blocks.values() if block.kind == wanted]
+        opened = [b for b in blocks.values() if b.kind == wanted and not b.is_open]
         if opened:
             return opened[-1].read()
         return self.plan.read() if kind is None else ""
@@ -664,20 +1017,14 @@ class Fold:
     def answer(self) -> Json:
         """The unary shape; what is empty is left out."""
         message: Json = {"role": "assistant"}
-        if self.blocks:
-            message["content"] = [
-                {"type": block.kind, block.kind: block.read()}
-                for _, block in sorted(self.blocks.items())
-            ]
+        if self.blocks.parts:
+            message["content"] = [block.part() for _, block in by_place(self.blocks)]
         if self.plan.read():
             message["tool_plan"] = self.plan.read()
-        if self.calls:
-            message["tool_calls"] = [
-                with_arguments(call, arguments.read())
-                for _, (call, arguments) in sorted(self.calls.items(), key=lambda item: item[0])
-            ]
-        if self.citations:
-            message["citations"] = list(self.citations.values())
+        if self.calls.parts:
+            message["tool_calls"] = [call.whole() for _, call in by_place(self.calls)]
+        if self.citations.parts:
+            message["citations"] = list(self.citations.parts.values())
         answer: Json = {"id": self.id} if self.id else {}
         answer["message"] = message
         if self.end is not None:
@@ -688,34 +1035,60 @@ class Fold:
         return answer
 
 
-def with_arguments(call: Json, arguments: str) -> Json:
-    return {**call, "function": {**call["function"], "arguments": arguments}}
+def by_place(space: Space[Part]) -> list[tuple[int, Part]]:
+    return sorted(space.parts.items(), key=lambda item: item[0])
 
 
-def expected(body: bytes, limit: int | None = None) -> Expected:
+def shown(event: Json, place: int | None, **added: Any) -> Json:
+    """An event as it is delivered: its place as index, 0 if it has neither place nor index."""
+    return {**event, "index": place or 0, **added}
+
+
+def expected(body: bytes, limit: int | None = None, *, lines: bool = False) -> Expected:
     """What a body says: its frames, its events and failures in order, its answer."""
-    frames, too_large, last_event_id = read_frames(body, limit)
+    last_event_id = ""
+    if lines:
+        frames, too_large = read_lines(body, limit)
+    else:
+        frames, too_large, last_event_id = read_frames(body, limit)
     fold = Fold()
     outcomes: list[Outcome] = []
-    terminated = is_open = False
+    terminated = is_open = has_events = False
     for frame in frames:
         try:
-            event = read_event(frame)
-            if event is None:
-                terminated = True
-                break
-            outcomes.append(fold.add(event))
+            events = read_frame(frame)
         except WrongError:
             outcomes.append(DECODE_ERROR)
+            continue
         except FailedError:
             outcomes.append(GENERATION_ERROR)
+            continue
         except OpenError:
             is_open = True
             break
+        if events is None:
+            terminated = True
+            break
+        for event in events:
+            try:
+                outcome = fold.add(event)
+            except WrongError:
+                outcomes.append(DECODE_ERROR)
+                continue
+            has_events = True
+            if outcome is not None:
+                outcomes.append(outcome)
         if fold.end is not None:
             break
     end = fold.end or {}
-    error = (end.get("error"), end.get("error_type"))
     return Expected(
-        frames, outcomes, fold.answer(), error, terminated, too_large, last_event_id, is_open
+        frames,
+        outcomes,
+        fold.answer(),
+        (end.get("error"), end.get("error_type")),
+        terminated,
+        too_large,
+        last_event_id,
+        is_open,
+        has_events,
     )

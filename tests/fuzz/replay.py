@@ -13,12 +13,14 @@ CORPUS = Path(__file__).parent / "corpus"
 
 
 def cases(body: bytes) -> list[Input]:
-    """Whole; cut at random; with a small limit. The same body gives the same cases."""
+    """Whole; cut at random; with a small limit; as JSON lines. The same body gives the same cases."""
     draw = Random(zlib.crc32(body))
     found = [Input(body, (), None), Input(body, cuts(body, draw), None)]
     if body:
         limit = draw.randint(1, min(len(body), 300))
         found.append(Input(body, cuts(body, draw), limit))
+        found.append(Input(body, cuts(body, draw), limit, lines=True))
+    found.append(Input(body, cuts(body, draw), None, lines=True))
     return found
 
 
@@ -27,5 +29,6 @@ def check(body: bytes) -> str | None:
     for case in cases(body):
         wrong = verdict(case)
         if wrong is not None:
-            return f"{wrong} (cuts {case.cuts}, limit {case.limit})"
+            framing = "JSON lines" if case.lines else "event stream"
+            return f"{wrong} ({framing}, cuts {case.cuts}, limit {case.limit})"
     return None

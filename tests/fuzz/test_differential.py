@@ -1,4 +1,4 @@
-"""The library and the slow reference say the same of every input (faults.md G2)."""
+"""The library and the slow reference say the same of every input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The assembled answer folded on plain dicts, straight from the table of protocol.md 4.
+"""The assembled answer folded on plain dicts, for streams as Cohere sends them.
 
 It shares nothing with ``streamchat``: it cuts the stream at blank lines and reads JSON with the
 standard library, which is all that a well-formed stream needs.

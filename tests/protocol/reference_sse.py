@@ -143,3 +143,43 @@ def decode_slowly(body: bytes, last_event_id: str = "") -> tuple[list[Dispatched
             events.append(event)
             offsets.append(offset)
     return events, offsets
+
+
+class ReferenceLimit:
+    """``push`` one byte, get the bytes of the unfinished block that count towards a limit.
+
+    Lines count with LF as their end; the blank line at the end and comments do not count.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.line = b""
+        self.after_cr = False
+
+    def push(self, byte: int) -> int:
+        if self.after_cr and byte == 0x0A:
+            self.after_cr = False
+        elif byte in b"\r\n":
+            self.after_cr = byte == 0x0D
+            if self.line or not self.lines:
+                self.lines.append(self.line)
+            else:
+                self.lines = []
+            self.line = b""
+        else:
+            self.after_cr = False
+            self.line += bytes([byte])
+        unfinished = [self.line] if self.line else []
+        counted = [line for line in self.lines + unfinished if not line.startswith(b":")]
+        return len(b"\n".join(counted))
+
+
+def decode_slowly_within(body: bytes, limit: int) -> tuple[list[Dispatched], bool]:
+    """The events before the first block that passes the limit, and whether one does."""
+    counter = ReferenceLimit()
+    events, offsets = decode_slowly(body)
+    start = 3 if body.startswith(b"\xef\xbb\xbf") else 0
+    for offset, byte in enumerate(body[start:], start=start + 1):
+        if counter.push(byte) > limit:
+            return [event for event, out in zip(events, offsets, strict=True) if out < offset], True
+    return events, False

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: every event, every answer, and text of the kinds that break parsers."""
+"""Hypothesis strategies: events, their JSON, answers, and text of the kinds that break parsers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from streamchat.protocol.events import (
     EVENT_CLASSES,
     MAX_INDEX,
+    NO_INDEX,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -63,7 +64,7 @@ text = st.lists(
     max_size=4,
 ).map("".join)
 words = text.filter(bool)
-indices = st.one_of(st.integers(0, 3), st.integers(0, MAX_INDEX))
+indices = st.one_of(st.integers(0, 3), st.just(NO_INDEX), st.integers(0, MAX_INDEX))
 counts = st.one_of(st.none(), st.integers(0, 10**6), st.floats(0, 1e6, allow_nan=False))
 floats = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -141,8 +142,10 @@ usages = st.builds(
 )
 finish_reasons = st.sampled_from(["COMPLETE", "TOOL_CALL", "ERROR", "FUTURE"]) | text
 
-content_starts = st.builds(ContentStart, index=indices, text=text) | st.builds(
-    ContentStart, index=indices, kind=st.just("thinking"), thinking=text
+content_starts = (
+    st.builds(ContentStart, index=indices, text=text)
+    | st.builds(ContentStart, index=indices, kind=st.just("thinking"), thinking=text)
+    | st.builds(ContentStart, index=indices, kind_is_open=st.just(True))
 )
 content_deltas = st.builds(
     ContentDelta, text=text, index=indices, logprobs=st.none() | logprobs
@@ -189,3 +192,99 @@ responses = st.builds(
     usage=usages,
     logprobs=st.lists(logprobs, max_size=2),
 )
+
+
+# --- events as JSON objects, in the shapes that gateways send -----------------------------------
+
+ABSENT = object()
+
+
+def optional(*values: Any) -> st.SearchStrategy[Any]:
+    """One of the values or strategies; or absent, ``null`` or ``{}``."""
+    given = [value if isinstance(value, st.SearchStrategy) else st.just(value) for value in values]
+    usual = st.one_of(*given)
+    return st.one_of(usual, usual, usual, st.sampled_from([ABSENT, ABSENT, None, {}]))
+
+
+def objects_of(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with these keys, without those whose value is absent."""
+    return st.fixed_dictionaries(fields).map(
+        lambda item: {key: value for key, value in item.items() if value is not ABSENT}
+    )
+
+
+def one_or_several(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """One thing where the specification has one; or a list of none, one or several."""
+    return st.one_of(items, items, st.lists(st.one_of(items, items, st.none()), max_size=3))
+
+
+sent_text = st.sampled_from(["", "a", " b", "é", "\ud83d", "\ude00", "{}"])
+sent_index = st.sampled_from([0, 0, 0, 1, 1, 2, MAX_INDEX, 1.0, ABSENT, ABSENT, None])
+sent_content = sent_text | objects_of(
+    type=st.sampled_from([ABSENT, ABSENT, "text", "thinking", "image"]),
+    text=st.one_of(sent_text, st.just(ABSENT)),
+    thinking=st.one_of(st.just(ABSENT), st.just(ABSENT), sent_text),
+)
+sent_call = objects_of(
+    index=st.sampled_from([ABSENT, ABSENT, ABSENT, 0, 1, "1", MAX_INDEX + 1]),
+    id=optional("a", "b", "call_0", ""),
+    type=optional("function"),
+    function=optional(
+        objects_of(name=optional("f"), arguments=optional(sent_text, {"a": [1.0, None]}, [1]))
+    ),
+)
+sent_citation = objects_of(
+    start=optional(0, 1.0),
+    end=optional(2),
+    text=optional(sent_text),
+    sources=optional([], {"id": "s"}, [{"type": "tool", "tool_output": {"a": None}}], 0),
+    type=optional("PLAN", "TEXT_CONTENT"),
+    content_index=optional(0, 1),
+)
+
+
+def sent(kind: str, field: str, items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Events that add to the message."""
+    message = optional(st.fixed_dictionaries({field: one_or_several(items)}))
+    return objects_of(
+        type=st.just(kind),
+        index=sent_index,
+        delta=optional(objects_of(message=message)),
+        logprobs=st.sampled_from([ABSENT] * 6 + [None, [], {"token_ids": [1]}, [{"text": "t"}]]),
+        object=st.sampled_from([ABSENT] * 9 + ["error", "chunk"]),
+    )
+
+
+sent_objects: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    sent("content-start", "content", sent_content),
+    sent("content-delta", "content", sent_content),
+    sent("tool-call-start", "tool_calls", sent_call),
+    sent("tool-call-delta", "tool_calls", sent_call),
+    sent("citation-start", "citations", sent_citation),
+    sent("tool-plan-delta", "tool_plan", sent_text),
+    objects_of(
+        type=st.sampled_from(["content-end", "tool-call-end", "citation-end"]), index=sent_index
+    ),
+    objects_of(
+        type=st.just("message-start"),
+        id=optional("m", "n"),
+        delta=optional(objects_of(message=optional({"role": "assistant", "content": []}))),
+    ),
+    objects_of(
+        type=st.just("message-end"),
+        delta=optional(
+            objects_of(
+                finish_reason=optional("COMPLETE"),
+                usage=optional({"tokens": {"input_tokens": "7"}}, {"billed_units": []}, "7"),
+                error=optional("no", {"message": "no", "code": 500}, ["no"]),
+            )
+        ),
+    ),
+    objects_of(
+        type=st.sampled_from([ABSENT, None, "error", "RateLimitError", "future", 7]),
+        message=optional("no", ["no"]),
+        error=optional("no", {"message": "no"}, ["no"]),
+        detail=optional("no", [{"msg": "no"}]),
+    ),
+)
+"""What servers and gateways send for events, and error objects."""

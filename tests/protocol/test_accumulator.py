@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamchat.protocol import Accumulator, ChatResponse
-from streamchat.protocol.errors import DecodeError
+from streamchat.protocol import Accumulator, ChatResponse, Frame, decode_events
+from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
+    NO_INDEX,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -44,6 +47,7 @@ from streamchat.protocol.messages import (
 
 from .helpers import examples
 from .strategies import events as any_event
+from .strategies import sent_objects
 
 
 def call(name: str = "f", arguments: str = "", identity: str = "c") -> ToolCall:
@@ -643,6 +647,77 @@ def test_the_response_at_the_end_is_the_snapshot(events: list[Event]) -> None:
         assert end.response == again
     assert again.finish_reason is not None
     again.to_dict()
+
+
+@examples(500)
+@given(st.lists(sent_objects, max_size=10))
+def test_the_delivered_parts_are_the_answer(objects: list[dict[str, Any]]) -> None:
+    """Whatever the shapes and indexes: what the events deliver by index is what the answer holds."""
+    accumulator = Accumulator()
+    blocks: dict[int, str] = {}
+    calls: dict[int, str] = {}
+    for item in objects:
+        with contextlib.suppress(DecodeError, GenerationError):
+            for event in decode_events(Frame(data=json.dumps(item).encode())):
+                with contextlib.suppress(DecodeError):
+                    match accumulator.add(event):
+                        case ContentStart() as begun:
+                            assert begun.index not in blocks
+                            blocks[begun.index] = begun.text + begun.thinking
+                        case ContentDelta() as delta if delta.text or delta.thinking:
+                            text = delta.text + delta.thinking
+                            blocks[delta.index] = blocks.get(delta.index, "") + text
+                        case ToolCallStart() as begun:
+                            assert begun.index not in calls
+                            calls[begun.index] = begun.tool_call.arguments
+                        case ToolCallDelta() as delta if delta.arguments:
+                            calls[delta.index] += delta.arguments
+                        case MessageEnd():
+                            break
+        if accumulator.snapshot().finish_reason is not None:
+            break
+    message = accumulator.snapshot().message
+    held = [
+        part.text if isinstance(part, TextContent) else part.thinking for part in message.content
+    ]
+    delivered = [text for _, text in sorted(blocks.items())]
+    # The halves of emojis that stay alone are delivered with the end.
+    assert list(filter(None, map(whole_text, held))) == list(
+        filter(None, map(whole_text, delivered))
+    )
+    assert [whole_text(each.arguments) for each in message.tool_calls] == [
+        whole_text(text) for _, text in sorted(calls.items())
+    ]
+    made_up = [each.id for each in message.tool_calls if each.has_made_up_id]
+    assert len(set(made_up)) == len(made_up)
+
+
+@examples(300)
+@given(
+    st.lists(st.sampled_from(["", "", "a", "call_0", "call_1", "call_3"]), max_size=8),
+    st.sets(st.sampled_from(["a", "call_0", "call_2", "call_3"])),
+)
+def test_a_call_without_an_id_gets_the_next_number_that_is_free(
+    ids: list[str], earlier: set[str]
+) -> None:
+    """From the number of calls so far upwards, and never one of this answer or an earlier turn."""
+    accumulator = Accumulator(lambda: earlier)
+    expected: list[str] = []
+    last = -1
+    for identity in ids:
+        number = max(len(expected), last + 1)
+        while not identity and f"call_{number}" in earlier.union(expected):
+            number += 1
+        last = last if identity else number
+        expected.append(identity or f"call_{number}")
+        event = accumulator.add(ToolCallStart(call(identity=identity), NO_INDEX))
+        assert isinstance(event, ToolCallStart)
+        assert (event.tool_call.id, event.tool_call.has_made_up_id) == (expected[-1], not identity)
+    assert [each.id for each in accumulator.snapshot().message.tool_calls] == expected
+
+
+def whole_text(text: str) -> str:
+    return text.replace(LOST, "")
 
 
 def test_usage_is_always_an_object() -> None:

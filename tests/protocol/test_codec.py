@@ -65,7 +65,7 @@ from streamchat.protocol.plain import (
 )
 
 from .helpers import cut_at, examples
-from .strategies import by_class, events, responses
+from .strategies import by_class, events, responses, sent_objects
 
 CANARY = "canary-7431"
 
@@ -913,6 +913,14 @@ def test_the_two_ways_agree_on_mutated_events(data: st.DataObject) -> None:
     changed = mutate(json.loads(encoded.data), data.draw)
     mutated = Frame(encoded.event, json.dumps(changed).encode())
     assert attempt(decode_events, mutated) == attempt(_decode_plainly, mutated)
+
+
+@examples(1500)
+@given(sent_objects, st.sampled_from(["message", "content-delta", "error", "ping"]))
+def test_the_two_ways_agree_on_the_shapes_of_gateways(data: dict[str, Any], name: str) -> None:
+    """Lists, optional fields, argument objects and error objects: both ways read them alike."""
+    sent = Frame(name, json.dumps(data).encode())
+    assert attempt(decode_events, sent) == attempt(_decode_plainly, sent)
 
 
 JSON_PIECES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from streamchat.protocol.messages import LogprobItem, ToolCall, ToolCallFunction
 
 from .helpers import FullPath, cut_at, examples, outcome, read_all
 from .strategies import events as any_event
+from .strategies import sent_objects
 
 # --- blocks --------------------------------------------------------------------------------------
 
@@ -207,6 +209,17 @@ def test_any_events_are_read_alike(events: list[Event]) -> None:
     fast, full = EventReader(), FullPath()
     assert [outcome(full, block) for block in blocks] == [outcome(fast, block) for block in blocks]
     assert state(full) == state(fast)
+
+
+@examples(600)
+@given(st.lists(sent_objects, max_size=8), st.lists(st.integers(0, 2000), max_size=6))
+def test_the_shapes_of_gateways_are_read_alike(
+    objects: list[dict[str, Any]], positions: list[int]
+) -> None:
+    """Lists, optional indexes, ends of nothing, errors: both ways agree, however they are cut."""
+    body = b"".join(b"data: %s\n\n" % json.dumps(each).encode() for each in objects)
+    chunks = cut_at(body, positions)
+    assert read_all(chunks, fast=False) == read_all(chunks, fast=True)
 
 
 STRINGS = [

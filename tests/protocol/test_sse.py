@@ -18,7 +18,7 @@ from streamchat.protocol.errors import FrameTooLargeError
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
 
 from .helpers import SHARED, cut, cut_at, cut_randomly, examples, needs_shared
-from .reference_sse import ReferenceDecoder, decode_slowly
+from .reference_sse import ReferenceDecoder, decode_slowly, decode_slowly_within
 
 # --- the cases -----------------------------------------------------------------------------------
 
@@ -297,6 +297,37 @@ def test_the_limit_is_exact_whatever_the_chunking(name: str, end: bytes) -> None
                         break
                 assert wanted == raised, chunks
                 assert frames[0] == Frame(data=b"before"), chunks
+
+
+limited_streams = st.lists(
+    st.one_of(
+        st.sampled_from(PIECES),
+        st.sampled_from(
+            [b"\n", b"\n\n", b"data: x\n", b"data: x\n\n", b"\r\n\r\n", b"\n:", b":\n"]
+        ),
+        st.integers(0, 40).map(lambda size: b":" + b"c" * size),
+        st.integers(0, 40).map(lambda size: b"\n:" + b"c" * size + b"\n"),
+    ),
+    max_size=20,
+).map(b"".join)
+
+
+@examples(1500)
+@given(limited_streams, cuts, st.integers(1, 40))
+def test_any_bytes_pass_the_limit_where_the_reference_does(
+    body: bytes, positions: list[int], limit: int
+) -> None:
+    """Comments count for nothing, finished or not; how the bytes are cut does not matter."""
+    decoder = FrameDecoder(limit)
+    frames: list[Frame] = []
+    is_too_large = False
+    for chunk in cut_at(body, positions):
+        try:
+            frames += decoder.feed(chunk)
+        except FrameTooLargeError as error:
+            frames += error.frames
+            is_too_large = True
+    assert (facts(frames), is_too_large) == decode_slowly_within(body, limit)
 
 
 def test_the_error_holds_what_the_chunk_completed() -> None:
