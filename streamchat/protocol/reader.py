@@ -70,6 +70,7 @@ class EventReader:
         "_proofs",
         "_run",
         "_several",
+        "_several_data",
         "end",
         "has_events",
         "has_text",
@@ -108,6 +109,7 @@ class EventReader:
         self._run = b""
         # The events of a block that has several, while they were not taken.
         self._several: Sequence[Event] = ()
+        self._several_data = b""
 
     @property
     def snapshot(self) -> ChatResponse:
@@ -278,13 +280,13 @@ class EventReader:
             events, data = decode_events(frame), frame.data
             if len(events) != 1:
                 self._leave_lane()
-                self._several = events
+                self._several, self._several_data = events, data
                 if not events and is_terminator(frame):
                     self.terminated = self.is_over = True
                 return None
             event = events[0]
         else:
-            event, data = item, b""
+            event, data = item, self._several_data
         try:
             completed = self._accumulator.add(event)
         except DecodeError as error:
