@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 import attrs
@@ -13,6 +14,8 @@ from streamchat.local.shapes import list_or_empty, object_or_empty
 
 __all__ = ["READ_LIMIT", "Conversation", "digest", "text_of"]
 
+READ_TOTAL = 1_000_000
+"""Code points of all user messages that are read, the newest first."""
 READ_LIMIT = 100_000
 """Code points of one text that are read: a demo model that answers a 30 MB prompt in no time."""
 
@@ -32,7 +35,7 @@ class Conversation:
     question: str
     """The text of the last user message; empty if there is none."""
     earlier: tuple[str, ...]
-    """The texts of the user messages before it, oldest first."""
+    """The texts of the user messages before it, oldest first, as far back as they are read."""
     calls: Mapping[str, Mapping[str, Any]]
     """Every tool call of the conversation by its id: ``{"name": ..., "arguments": ...}``."""
     results: tuple[Mapping[str, Any], ...]
@@ -47,18 +50,20 @@ class Conversation:
         """Read ``request["messages"]``."""
         messages = [object_or_empty(item) for item in list_or_empty(request.get("messages"))]
         asked = [i for i, message in enumerate(messages) if message.get("role") == "user"]
-        said = [text_of(messages[i].get("content")) for i in asked]
-        results: list[Mapping[str, Any]] = []
-        for message in reversed(messages):
-            if message.get("role") != "tool":
+        said: list[str] = []
+        left = READ_TOTAL
+        for place in reversed(asked):
+            said.append(text_of(messages[place].get("content")))
+            left -= len(said[-1]) + 1
+            if left <= 0:
                 break
-            results.insert(0, message)
+        results = list(takewhile(lambda message: message.get("role") == "tool", messages[::-1]))
         calls, called = _calls(messages, asked[-1] if asked else -1)
         return cls(
-            question=said[-1] if said else "",
-            earlier=tuple(said[:-1]),
+            question=said[0] if said else "",
+            earlier=tuple(said[:0:-1]),
             calls=calls,
-            results=tuple(results),
+            results=tuple(results[::-1]),
             called=called,
             images=sum(_images(message.get("content")) for message in messages),
         )

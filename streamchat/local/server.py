@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from email.utils import formatdate
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -23,6 +21,14 @@ from streamchat.local.checks import RefusalError, check, read_body
 from streamchat.local.model import answer
 from streamchat.local.shapes import characters
 from streamchat.local.unary import fold
+from streamchat.local.wire import (
+    Connection,
+    HttpServer,
+    Receiver,
+    headers,
+    inflate,
+    refusal_response,
+)
 from streamchat.protocol.codec import DONE, encode_event
 from streamchat.protocol.events import ContentDelta, Event, ToolCallDelta, ToolPlanDelta
 from streamchat.protocol.plain import encode_json
@@ -30,10 +36,10 @@ from streamchat.protocol.sse import encode_frame
 
 __all__ = ["LocalServer", "paced"]
 
-MAX_BODY = 32 * 1024 * 1024
-"""Bytes of one request body: Cohere takes 20 MB of images, and base64 adds a third."""
 BATCH = 16 * 1024
 """Bytes that go into one write when no pace is set."""
+HEAVY = 16 * 1024
+"""Bytes of a body above which the request is worked on in a thread."""
 
 _DELTAS = (ContentDelta, ToolPlanDelta, ToolCallDelta)
 
@@ -89,7 +95,8 @@ class LocalServer:
         self._pace = tokens_per_second
         self._api_key = api_key
         self._answer = answer
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
+        self._receiver = Receiver()
         self._handlers: set[asyncio.Task[Any]] = set()
         self._url = ""
 
@@ -115,10 +122,9 @@ class LocalServer:
         """
         if self._runner is not None:
             raise RuntimeError("LocalServer is running already")
-        app = web.Application(client_max_size=MAX_BODY)
-        app.router.add_route("*", "/{path:.*}", self._handle)
         # A client that leaves cancels its handler, so that generation ends at once.
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
+        server = HttpServer(self._handle, handler_cancellation=True)
+        runner = web.ServerRunner(server, shutdown_timeout=0)
         self._runner = runner
         try:
             await runner.setup()
@@ -162,33 +168,52 @@ class LocalServer:
 
     # --- one exchange ----------------------------------------------------------------------------
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None
         self._handlers.add(task)
         task.add_done_callback(self._handlers.discard)
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.receiving_body()
         try:
-            body = await self._admit(request)
+            response = await self._respond(request, connection)
         except RefusalError as refusal:
-            return _refuse(refusal)
-        events = self._answer(body)
-        if body.get("stream") is True:
-            return await self._stream(request, events)
-        return _unary(fold(events), characters(body["messages"]))
+            connection.answering()
+            response = refusal_response(refusal)
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionResetError:
+            pass  # the client left: nobody is there to be told
+        if request.content.is_eof():  # else the next bytes are the rest of a refused body
+            connection.answered()
+        return response
 
-    async def _admit(self, request: web.Request) -> dict[str, Any]:
-        """The checked body, or a refusal."""
+    async def _respond(
+        self, request: web.BaseRequest, connection: Connection
+    ) -> web.StreamResponse:
+        """The response, already streamed or still to be sent; raises RefusalError."""
         _check_origin(request)
         if request.path != "/v2/chat":
             raise RefusalError(404, "404 page not found")
         if request.method != "POST":
             raise RefusalError(405, "405 method not allowed")
         self._check_key(request.headers.get("Authorization", ""))
+        received = await self._receiver.receive(request)
+        connection.answering()
+        encoding = request.headers.get("Content-Encoding", "")
+        run: Run = asyncio.to_thread if encoding or is_heavy(received) else _at_once
         try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise RefusalError(413, f"request body is larger than {MAX_BODY} bytes") from None
-        return check(read_body(body))
+            body = await run(_read, received, encoding)
+        finally:
+            self._receiver.release(received)
+        if self._answer is not answer:
+            run = _at_once  # a caller's own answer= runs on the event loop
+        events = await run(self._answer, body)
+        if body.get("stream") is True:
+            return await self._stream(request, events, run)
+        return await run(_unary, events, body)
 
     def _check_key(self, authorization: str) -> None:
         if self._api_key is None:
@@ -200,16 +225,18 @@ class LocalServer:
         if not hmac.compare_digest(given, self._api_key.encode()):
             raise RefusalError(401, "invalid api token")
 
-    async def _stream(self, request: web.Request, events: Iterable[Event]) -> web.StreamResponse:
-        response = web.StreamResponse(headers=_headers("text/event-stream"))
+    async def _stream(
+        self, request: web.BaseRequest, events: Iterable[Event], run: Run
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers=headers("text/event-stream"))
         try:
             await response.prepare(request)
             if self._pace is None:
-                await _write_batches(response, events)
+                await _write_batches(response, events, run)
             else:
                 loop = asyncio.get_running_loop()
                 async for event in paced(events, self._pace, clock=loop.time, sleep=asyncio.sleep):
-                    await response.write(encode_frame(encode_event(event)))
+                    await response.write(await run(_encode, event))
                 await response.write(encode_frame(DONE))
             await response.write_eof()
         except ConnectionResetError:
@@ -217,16 +244,61 @@ class LocalServer:
         return response
 
 
-async def _write_batches(response: web.StreamResponse, events: Iterable[Event]) -> None:
-    """Write about 16 KiB at a time; other tasks get their turn between two writes."""
+# --- work that could hold the event loop ---------------------------------------------------------
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Calls a function: at once on the event loop, or in a thread."""
+
+    async def __call__(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+async def _at_once(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    return func(*args, **kwargs)
+
+
+def is_heavy(body: bytes | bytearray) -> bool:
+    """Whether a request may take more than a few milliseconds and is worked on in a thread.
+
+    That is a long body, or one that may hold a JSON Schema: few bytes of it can ask for much.
+    """
+    return (
+        len(body) > HEAVY
+        or b'"tools"' in body
+        or b'"response_format"' in body
+        or b"\\" in body  # JSON within a text has escaped quotation marks
+    )
+
+
+def _read(received: bytearray, encoding: str) -> dict[str, Any]:
+    return check(read_body(inflate(received, encoding)))
+
+
+def _encode(event: Event) -> bytes:
+    return encode_frame(encode_event(event))
+
+
+def _next_batch(events: Iterator[Event]) -> tuple[bytes, bool]:
+    """About 16 KiB of events, and whether there are more."""
     batch = bytearray()
     for event in events:
-        batch += encode_frame(encode_event(event))
+        batch += _encode(event)
         if len(batch) >= BATCH:
-            await response.write(bytes(batch))
-            await asyncio.sleep(0)
-            batch.clear()
-    await response.write(bytes(batch + encode_frame(DONE)))
+            return bytes(batch), True
+    return bytes(batch), False
+
+
+async def _write_batches(response: web.StreamResponse, events: Iterable[Event], run: Run) -> None:
+    """Write about 16 KiB at a time; other tasks get their turn between two writes."""
+    iterator = iter(events)
+    more = True
+    while more:
+        batch, more = await run(_next_batch, iterator)
+        await response.write(batch if more else batch + encode_frame(DONE))
+        await asyncio.sleep(0)
 
 
 async def paced(
@@ -254,39 +326,14 @@ async def paced(
 # --- answers -------------------------------------------------------------------------------------
 
 
-def _headers(content_type: str) -> dict[str, str]:
-    """The recorded headers, in their recorded case (recordings, section 3)."""
-    return {
-        "access-control-expose-headers": "X-Debug-Trace-ID",
-        "cache-control": "no-cache, no-store, no-transform, must-revalidate, private, max-age=0",
-        "content-type": content_type,
-        "expires": "Thu, 01 Jan 1970 00:00:00 GMT",
-        "pragma": "no-cache",
-        "vary": "Origin",
-        "x-accel-expires": "0",
-        "x-debug-trace-id": uuid.uuid4().hex,
-        "date": formatdate(usegmt=True),
-        "x-envoy-upstream-service-time": "10",
-        "server": "envoy",
-        "Via": "1.1 google",
-        "Alt-Svc": 'h3=":443"; ma=2592000,h3-29=":443"; ma=2592000',
-    }
-
-
-def _unary(body: dict[str, Any], characters: int) -> web.Response:
+def _unary(events: Iterable[Event], request: Mapping[str, Any]) -> web.Response:
+    body = fold(events)
     tokens = body["usage"].get("tokens", {})
     counts = {
-        "num_chars": str(characters),
+        "num_chars": str(characters(request["messages"])),
         "num_tokens": str(tokens.get("input_tokens", 0) + tokens.get("output_tokens", 0)),
     }
-    return web.Response(body=encode_json(body), headers=_headers("application/json") | counts)
-
-
-def _refuse(refusal: RefusalError) -> web.Response:
-    body = {"id": str(uuid.uuid4()), "message": refusal.message}
-    return web.Response(
-        status=refusal.status, body=encode_json(body), headers=_headers("application/json")
-    )
+    return web.Response(body=encode_json(body), headers=headers("application/json") | counts)
 
 
 # --- who may talk to it --------------------------------------------------------------------------
@@ -301,7 +348,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_origin(request: web.Request) -> None:
+def _check_origin(request: web.BaseRequest) -> None:
     """Refuse what web pages send: DNS rebinding shows in ``Host``, other sites in ``Origin``."""
     origin = request.headers.get("Origin")
     addresses = [f"//{request.headers.get('Host', '')}", *([origin] if origin else [])]
