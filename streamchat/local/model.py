@@ -13,6 +13,7 @@ from typing import Any
 
 from streamchat.local.conversation import Conversation, digest
 from streamchat.local.deliver import Draft, PromptSize, deliver
+from streamchat.local.filler import fill
 from streamchat.local.grounding import (
     answer_from_documents,
     answer_from_results,
@@ -20,7 +21,7 @@ from streamchat.local.grounding import (
 )
 from streamchat.local.hints import Hints
 from streamchat.local.knowledge import key_words, plain_answer, subject_of
-from streamchat.local.schema import fill
+from streamchat.local.schema import Work
 from streamchat.local.shapes import characters, list_or_empty, object_or_empty
 from streamchat.local.tooling import Offer, calls_for, choose, offers_in
 from streamchat.local.words import split_name, stems
@@ -44,6 +45,9 @@ def answer(request: Mapping[str, Any]) -> list[Event]:
             ``stream`` makes no difference; ``temperature``, ``k``, ``p``, the penalties,
             ``priority``, ``safety_mode`` and ``strict_tools`` have no effect on this model.
 
+    Raises:
+        RefusalError: a JSON Schema asks for too much, or has no finite value.
+
     Returns:
         Events as Chat v2 sends them, about one token a delta. End events are not completed: that is
         the accumulator's work.
@@ -59,22 +63,23 @@ def answer(request: Mapping[str, Any]) -> list[Event]:
 
 
 def _draft(request: Mapping[str, Any], talk: Conversation, identity: bytes, seed: int) -> Draft:
-    offers = offers_in(request)
+    work = Work()
+    offers = offers_in(request, work)
     required = str(request.get("tool_choice")).upper() == "REQUIRED"
     chosen = choose(offers, talk.question, required=required)
     if talk.results:
         following = [offer for offer in chosen if offer.name not in talk.called]
         if _in_steps(talk.question) and following:
-            return _next_step(following[0], talk, identity)
+            return _next_step(following[0], talk, identity, work)
         quoting = answer_from_results(talk, _RESULT_OPENINGS, seed)
         return Draft(text=quoting.text, citations=quoting.citations)
     if chosen:
         first = _earliest(chosen, talk.question) if _in_steps(talk.question) else chosen
-        calls = calls_for(first, talk.question, identity)
+        calls = calls_for(first, talk.question, identity, work)
         return Draft(tool_plan=_plan(calls), calls=calls)
     style = object_or_empty(request.get("response_format"))
     if str(style.get("type")).lower() == "json_object":
-        return Draft(text=_json_answer(style, talk))
+        return Draft(text=_json_answer(style, talk, work))
     documents = list_or_empty(request.get("documents"))
     if documents:
         quoting = answer_from_documents(documents, talk, _QUOTE_OPENINGS, seed)
@@ -96,9 +101,9 @@ def _earliest(offers: list[Offer], question: str) -> list[Offer]:
     return sorted(offers, key=lambda offer: not (offer.name_words & before))[:1]
 
 
-def _next_step(offer: Offer, talk: Conversation, identity: bytes) -> Draft:
+def _next_step(offer: Offer, talk: Conversation, identity: bytes, work: Work) -> Draft:
     """What was found so far, cited in the plan, and the next call."""
-    calls = calls_for([offer], talk.question, identity)
+    calls = calls_for([offer], talk.question, identity, work)
     plan = plan_from_results(talk)
     plan.say(f" {_plan(calls)}")
     return Draft(tool_plan=plan.text, calls=calls, citations=plan.citations)
@@ -132,12 +137,12 @@ def _listed(items: list[str]) -> str:
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def _json_answer(style: Mapping[str, Any], talk: Conversation) -> str:
+def _json_answer(style: Mapping[str, Any], talk: Conversation, work: Work) -> str:
     schema = object_or_empty(style.get("json_schema") or style.get("schema"))
     value: Any
     if schema:
         told = stems(split_name(json.dumps(schema, ensure_ascii=False, default=str)[:10_000]))
-        value = fill(schema, Hints(talk.question, told), everything=True)
+        value = fill(schema, Hints(talk.question, told), everything=True, work=work)
     else:
         value = {"subject": subject_of(talk.question), "words": key_words(talk.question)}
     return json.dumps(value, indent=4, ensure_ascii=False)

@@ -330,9 +330,10 @@ class _Parser:
             if self._next() == "-" and self._source[self._at + 1 : self._at + 2] not in ("]", ""):
                 self._at += 1
                 high = self._class_item()
-                if len(low) > 1 or len(high) > 1 or high[0][1] < low[0][0]:
+                (start, *more_low), (stop, *more_high) = low, high
+                if more_low or more_high or stop[1] < start[0]:
                     raise UnsupportedPatternError("a malformed range")
-                found.append((low[0][0], high[0][1]))
+                found.append((start[0], stop[1]))
             else:
                 found += low
         ranges = _union(found)
@@ -493,7 +494,7 @@ class Pattern:
         length = 0
         while length <= most:
             if length >= least:
-                final = self._closure({s: o for s, o in reached.items()}, length, last=True)
+                final = self._closure(reached, length, last=True)
                 for state, origins in final.items():
                     if self._states[state].kind == "match":
                         yield self._text(layers, origins, length, attempt)
@@ -532,7 +533,7 @@ class Pattern:
                 state = self._states[number]
                 if state.kind == "char":
                     continue
-                if state.kind == "begin" and place or state.kind == "end" and not last:
+                if (state.kind == "begin" and place) or (state.kind == "end" and not last):
                     continue
                 waiting += reversed(state.next)
         self.steps += len(found)

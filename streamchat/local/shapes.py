@@ -51,7 +51,16 @@ def _depth(value: Any) -> int:
 
 def characters(value: Any) -> int:
     """The length of all text inside a value; keys and inlined images do not count."""
-    if isinstance(value, str):
-        return 0 if value.startswith("data:") else len(value)
-    inner = [*object_or_empty(value).values(), *list_or_empty(value)]
-    return sum(map(characters, inner)) if isinstance(value, Mapping | list) else value is not None
+    total = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            total += 0 if item.startswith("data:") else len(item)
+        elif isinstance(item, dict):
+            waiting += cast("dict[str, Any]", item).values()
+        elif isinstance(item, list):
+            waiting += item
+        else:
+            total += item is not None
+    return total

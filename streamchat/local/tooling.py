@@ -11,14 +11,21 @@ from typing import Any
 
 import attrs
 
+from streamchat.local.filler import fill
 from streamchat.local.hints import Hints
-from streamchat.local.schema import fill, kind_of, resolve
-from streamchat.local.shapes import list_or_empty, object_or_empty, strings_in
+from streamchat.local.schema import Schemas, Work, kinds_of
+from streamchat.local.shapes import list_or_empty, object_or_empty
 from streamchat.local.words import names, numbers, split_name, stems
 from streamchat.protocol.messages import ToolCall, ToolCallFunction
 
 __all__ = ["Offer", "call_id", "calls_for", "choose", "offers_in"]
 
+READ_LIMIT = 10_000
+"""Code points of one tool's descriptions that are read."""
+READ_TOTAL = 400_000
+"""Code points of all tools' descriptions that are read."""
+MAX_SLOT = 100
+"""Code points of a parameter's name that are read."""
 MAX_PARALLEL = 8
 """Calls of one answer."""
 
@@ -65,27 +72,39 @@ class Offer:
         return self.name_words | self.told | self.slots
 
 
-def offers_in(request: Mapping[str, Any]) -> list[Offer]:
-    """The tools that may be called; none with ``tool_choice`` ``NONE``."""
+def offers_in(request: Mapping[str, Any], work: Work) -> list[Offer]:
+    """The tools that may be called; none with ``tool_choice`` ``NONE``.
+
+    Descriptions are read until ``READ_TOTAL`` code points; the tools after that have names only.
+    """
     if str(request.get("tool_choice", "")).upper() == "NONE":
         return []
-    return [_read(object_or_empty(item)) for item in list_or_empty(request.get("tools"))]
+    offers: list[Offer] = []
+    left = READ_TOTAL
+    for item in list_or_empty(request.get("tools")):
+        function = object_or_empty(object_or_empty(item).get("function"))
+        offer, read = _read(function, work, min(left, READ_LIMIT))
+        left -= read
+        offers.append(offer)
+    return offers
 
 
-def _read(tool: Mapping[str, Any]) -> Offer:
-    function = object_or_empty(tool.get("function"))
+def _read(function: Mapping[str, Any], work: Work, limit: int) -> tuple[Offer, int]:
+    """A tool, and how many code points of its descriptions were read."""
     parameters = object_or_empty(function.get("parameters"))
-    properties = object_or_empty(resolve(parameters, parameters).get("properties"))
-    slots: list[str] = []
-    for name, schema in properties.items():
-        slots += [split_name(name), str(object_or_empty(schema).get("description") or "")]
+    properties = object_or_empty(Schemas(parameters, work).resolve(parameters).get("properties"))
     name = str(function.get("name") or "")
-    described = str(function.get("description") or "")
-    return Offer(
-        name,
-        parameters,
-        *(stems(text) - _SAYS_LITTLE for text in (split_name(name), described, " ".join(slots))),
-    )
+    described = str(function.get("description") or "")[:limit]
+    read = len(described)
+    slots: list[str] = []
+    for slot, schema in properties.items():
+        if read >= limit:
+            break
+        told = object_or_empty(schema).get("description")
+        slots += [split_name(slot[:MAX_SLOT]), str(told or "")[: limit - read]]
+        read += len(slots[-1]) + len(slots[-2])
+    texts = (split_name(name), described, " ".join(slots))
+    return Offer(name, parameters, *(stems(text) - _SAYS_LITTLE for text in texts)), read
 
 
 def choose(offers: list[Offer], question: str, *, required: bool) -> list[Offer]:
@@ -121,7 +140,7 @@ def choose(offers: list[Offer], question: str, *, required: bool) -> list[Offer]
     return chosen[:MAX_PARALLEL]
 
 
-def calls_for(offers: list[Offer], question: str, identity: bytes) -> list[ToolCall]:
+def calls_for(offers: list[Offer], question: str, identity: bytes, work: Work) -> list[ToolCall]:
     """A call to each tool, or several when the question names several things for one slot.
 
     Arguments are laid out as the real stream shows them: four spaces, keys as in the schema. A tool
@@ -129,22 +148,26 @@ def calls_for(offers: list[Offer], question: str, identity: bytes) -> list[ToolC
     """
     calls: list[ToolCall] = []
     for offer in offers:
-        for part in _parts(offer, question):
+        for part in _parts(offer, question, work):
+            if len(calls) == MAX_PARALLEL:
+                return calls
             # A schema that is no object's is no tool's: such a call has no arguments.
-            filled = object_or_empty(fill(offer.parameters, Hints(part, offer.all_words)))
+            filled = object_or_empty(
+                fill(offer.parameters, Hints(part, offer.all_words), work=work)
+            )
             text = json.dumps(filled, indent=4, ensure_ascii=False) if filled else ""
             identifier = call_id(offer.name, identity, len(calls))
             calls.append(ToolCall(identifier, ToolCallFunction(offer.name, text)))
-    return calls[:MAX_PARALLEL]
+    return calls
 
 
-def _parts(offer: Offer, question: str) -> Iterator[str]:
+def _parts(offer: Offer, question: str, work: Work) -> Iterator[str]:
     """The question once for each thing that it names for the tool's only slot of that kind."""
-    schema = resolve(offer.parameters, offer.parameters)
+    schemas = Schemas(offer.parameters, work)
+    schema = schemas.resolve(offer.parameters)
     properties = object_or_empty(schema.get("properties"))
-    required = strings_in(schema.get("required"))
-    slots = [resolve(properties.get(name), offer.parameters) for name in required or properties]
-    kinds = [kind_of(slot) for slot in slots if "enum" not in slot and "const" not in slot]
+    slots = [schemas.resolve(properties.get(name)) for name in schema.get("required") or properties]
+    kinds = [kinds_of(slot)[0] for slot in slots if "enum" not in slot and "const" not in slot]
     things: list[str] = []
     if kinds.count("string") == 1 and "array" not in kinds:
         things = names(question, offer.all_words)
