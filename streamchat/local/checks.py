@@ -167,8 +167,16 @@ def check(body: Mapping[str, Any]) -> dict[str, Any]:
     _check_options(request)
     _check_tools(request)
     _check_documents(request.get("documents") or ())
-    _check_messages(request.get("messages") or ())
+    request["messages"] = [_with_content_list(item) for item in request.get("messages") or ()]
+    _check_messages(request["messages"])
     return request
+
+
+def _with_content_list(item: Any) -> Any:
+    """The message; a content that is one part instead of a list of parts, as a list."""
+    message = object_or_empty(item)
+    part = object_or_empty(message.get("content"))
+    return {**message, "content": [part]} if part else item
 
 
 def _unknown(name: str) -> RefusalError:

@@ -58,14 +58,18 @@ def fill(
         work: what it is charged to; a new allowance by default.
 
     Raises:
-        RefusalError: 400 for a schema that asks for too much, or that has no finite value.
+        RefusalError: 400 for a schema that asks for too much, is nested too deeply, or has no
+            finite value.
     """
     schemas = Schemas(schema, work or Work())
-    if schemas.height(schema) >= INFINITE:
-        raise RefusalError(
-            400, "invalid request: the JSON schema has no finite value: it requires itself."
-        )
-    return _Filler(schemas, hints, everything).value(schema, "", 0)
+    try:
+        if schemas.height(schema) >= INFINITE:
+            raise RefusalError(
+                400, "invalid request: the JSON schema has no finite value: it requires itself."
+            )
+        return _Filler(schemas, hints, everything).value(schema, "", 0)
+    except RecursionError:  # hundreds of references or unions inside each other
+        raise RefusalError(400, "invalid request: the JSON schema is nested too deeply.") from None
 
 
 class _Filler:

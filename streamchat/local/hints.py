@@ -15,7 +15,7 @@ from streamchat.local.words import (
     words,
 )
 
-__all__ = ["Hints"]
+__all__ = ["COMMANDS", "Hints"]
 
 NAME_LIMIT = 100
 """Code points of a property's name that are read."""
@@ -27,10 +27,11 @@ INSTRUCTION_LENGTH = 60
 _ASKED_FOR_WHOLE = stems("question prompt text message code input request body content")
 _SEARCHED = stems("query search keywords")
 _NAMES_A_THING = stems("item product food thing task topic keyword category action kind subject")
-_COMMANDS = stems(
+COMMANDS = stems(
     """answer call create describe extract fill find generate get give json list make object output
     parse please print produce reply respond return run schema search send show tell use write"""
 )
+"""Words of an instruction: no values."""
 
 
 class Hints:
@@ -39,17 +40,21 @@ class Hints:
     Args:
         question: what the user said.
         ignore: stems that belong to the tool or schema and are no values.
+        more: what else is known, used after the question.
     """
 
-    def __init__(self, question: str, ignore: frozenset[str] = frozenset()) -> None:
+    def __init__(self, question: str, ignore: frozenset[str] = frozenset(), more: str = "") -> None:
         self.question = question = question[:READ_LIMIT].strip()
-        self._said = split_name(question).casefold()
-        self._folded = question.casefold()
+        told_more = f"\n{more}" if more else ""
+        self.question += told_more
+        self._said = split_name(self.question).casefold()
+        self._folded = self.question.casefold()
         self._in_format: dict[str, str | None] = {}
-        ignored = ignore | _COMMANDS
+        ignored = ignore | COMMANDS
         instruction, _, told = question.partition(": ")
         if told and len(instruction) <= INSTRUCTION_LENGTH:
             question = told
+        question += told_more
         self.names = names(question, ignored)
         self.quoted = quoted(question)
         self.numbers = numbers(question)
@@ -61,6 +66,13 @@ class Hints:
             if not (is_stop_word(word) or stem(word) in ignored | taken or numbers(word))
         ]
 
+    def has_text_for(self, name: str) -> bool:
+        """Whether the question says, quotes or names a text for this property."""
+        wanted = stems(split_name(name[:NAME_LIMIT]))
+        if wanted & (_SEARCHED | _ASKED_FOR_WHOLE):
+            return bool(self.names or self.quoted or self.rest)
+        return bool(self.names or self.quoted or self.said_of(name) or self.in_format(None, name))
+
     def text_for(self, name: str) -> str:
         """The best text for a property of this name; never empty."""
         name = split_name(name[:NAME_LIMIT])
@@ -69,7 +81,11 @@ class Hints:
             return self.quoted.pop(0)
         if wanted & _SEARCHED and self.names + self.rest:
             told = stems(" ".join([*self.names, *self.rest]))
-            return " ".join(word for word in self.question.split() if stems(word) & told)
+            return " ".join(
+                word.strip(".,;:?!")
+                for word in self.question.split()
+                if stems(word) & told or any(map(str.isdigit, word))
+            )
         if wanted & _ASKED_FOR_WHOLE and self.question:
             return self.question
         pools = [self.rest, self.names] if wanted & _NAMES_A_THING else [self.names, self.rest]

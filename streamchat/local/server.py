@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
+import attrs
 from aiohttp import web
 
 from streamchat.local.checks import RefusalError, check, read_body
@@ -195,11 +196,10 @@ class LocalServer:
     ) -> web.StreamResponse:
         """The response, already streamed or still to be sent; raises RefusalError."""
         _check_origin(request)
-        if request.path != "/v2/chat":
-            raise RefusalError(404, "404 page not found")
-        if request.method != "POST":
-            raise RefusalError(405, "405 method not allowed")
+        _check_route(request)
         self._check_key(request.headers.get("Authorization", ""))
+        if request.path == MODELS_PATH:
+            return web.Response(body=encode_json(MODELS), headers=headers("application/json"))
         received = await self._receiver.receive(request)
         connection.answering()
         encoding = request.headers.get("Content-Encoding", "")
@@ -212,7 +212,7 @@ class LocalServer:
             run = _at_once  # a caller's own answer= runs on the event loop
         events = await run(self._answer, body)
         if body.get("stream") is True:
-            return await self._stream(request, events, run)
+            return await self._stream(request, events, run, _framing_for(request))
         return await run(_unary, events, body)
 
     def _check_key(self, authorization: str) -> None:
@@ -226,22 +226,60 @@ class LocalServer:
             raise RefusalError(401, "invalid api token")
 
     async def _stream(
-        self, request: web.BaseRequest, events: Iterable[Event], run: Run
+        self, request: web.BaseRequest, events: Iterable[Event], run: Run, framing: Framing
     ) -> web.StreamResponse:
-        response = web.StreamResponse(headers=headers("text/event-stream"))
+        response = web.StreamResponse(headers=headers(framing.content_type))
         try:
             await response.prepare(request)
             if self._pace is None:
-                await _write_batches(response, events, run)
+                await _write_batches(response, events, run, framing)
             else:
                 loop = asyncio.get_running_loop()
                 async for event in paced(events, self._pace, clock=loop.time, sleep=asyncio.sleep):
-                    await response.write(await run(_encode, event))
-                await response.write(encode_frame(DONE))
+                    await response.write(await run(framing.encode, event))
+                if framing.end:
+                    await response.write(framing.end)
             await response.write_eof()
         except ConnectionResetError:
             pass  # the client left: nobody is there to be told
         return response
+
+
+# --- framing -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Framing:
+    """How the events of a stream are written."""
+
+    content_type: str
+    encode: Callable[[Event], bytes]
+    end: bytes
+    """The terminator after the last event."""
+
+
+def _as_frame(event: Event) -> bytes:
+    return encode_frame(encode_event(event))
+
+
+def _as_line(event: Event) -> bytes:
+    return encode_event(event).data + b"\n"
+
+
+SERVER_SENT_EVENTS = Framing("text/event-stream", _as_frame, encode_frame(DONE))
+JSON_LINES = Framing("application/stream+json", _as_line, b"")
+_JSON_TYPES = ("application/json", "application/stream+json")
+
+
+def _framing_for(request: web.BaseRequest) -> Framing:
+    """JSON lines for an ``Accept`` that names JSON and neither any type nor an event stream."""
+    ranges = ",".join(request.headers.getall("Accept", ())).lower().split(",")
+    types = {media_range.partition(";")[0].strip() for media_range in ranges}
+    if types.isdisjoint(_JSON_TYPES) or not types.isdisjoint(
+        ("*/*", "text/*", "text/event-stream")
+    ):
+        return SERVER_SENT_EVENTS
+    return JSON_LINES
 
 
 # --- work that could hold the event loop ---------------------------------------------------------
@@ -277,27 +315,25 @@ def _read(received: bytearray, encoding: str) -> dict[str, Any]:
     return check(read_body(inflate(received, encoding)))
 
 
-def _encode(event: Event) -> bytes:
-    return encode_frame(encode_event(event))
-
-
-def _next_batch(events: Iterator[Event]) -> tuple[bytes, bool]:
+def _next_batch(events: Iterator[Event], framing: Framing) -> tuple[bytes, bool]:
     """About 16 KiB of events, and whether there are more."""
     batch = bytearray()
     for event in events:
-        batch += _encode(event)
+        batch += framing.encode(event)
         if len(batch) >= BATCH:
             return bytes(batch), True
     return bytes(batch), False
 
 
-async def _write_batches(response: web.StreamResponse, events: Iterable[Event], run: Run) -> None:
+async def _write_batches(
+    response: web.StreamResponse, events: Iterable[Event], run: Run, framing: Framing
+) -> None:
     """Write about 16 KiB at a time; other tasks get their turn between two writes."""
     iterator = iter(events)
     more = True
     while more:
-        batch, more = await run(_next_batch, iterator)
-        await response.write(batch if more else batch + encode_frame(DONE))
+        batch, more = await run(_next_batch, iterator, framing)
+        await response.write(batch if more else batch + framing.end)
         await asyncio.sleep(0)
 
 
@@ -334,6 +370,44 @@ def _unary(events: Iterable[Event], request: Mapping[str, Any]) -> web.Response:
         "num_tokens": str(tokens.get("input_tokens", 0) + tokens.get("output_tokens", 0)),
     }
     return web.Response(body=encode_json(body), headers=headers("application/json") | counts)
+
+
+# --- routes --------------------------------------------------------------------------------------
+
+MODELS_PATH = "/v1/models"
+_NAMES = (
+    "command-a-plus-05-2026",
+    "command-a-03-2025",
+    "command-a-reasoning-08-2025",
+    "command-a-vision-07-2025",
+    "command-r7b-12-2024",
+)
+MODELS: dict[str, Any] = {
+    "models": [
+        {
+            "name": name,
+            "endpoints": ["chat"],
+            "finetuned": False,
+            "context_length": 256_000,
+            "default_endpoints": ["chat"] if place == 0 else [],
+        }
+        for place, name in enumerate(_NAMES)
+    ]
+}
+"""Names that clients know. The demo model answers to every name, these among them."""
+_METHODS = {"/v2/chat": "POST", MODELS_PATH: "GET"}
+
+
+def _check_route(request: web.BaseRequest) -> None:
+    method = _METHODS.get(request.path)
+    if request.path == "/v1/chat":
+        raise RefusalError(
+            404, "404 page not found: Chat v1 is not supported here, use POST /v2/chat"
+        )
+    if method is None:
+        raise RefusalError(404, "404 page not found")
+    if request.method != method:
+        raise RefusalError(405, "405 method not allowed")
 
 
 # --- who may talk to it --------------------------------------------------------------------------
