@@ -39,6 +39,8 @@ MAX_RICH = 200
 """Values after which the rest is as small as the schema allows too."""
 MAX_OPTIONS = 200
 """Options of a union or values of an enum that are compared with the question."""
+MAX_VARIANTS = 3
+"""Values of each option that are tried."""
 MAX_TRIES = 8
 """Options of a union that are filled until one is valid."""
 VALUE_COST = 20
@@ -98,6 +100,8 @@ class _Filler:
             return self._of_enum(schema)
         if schema.get("choices"):
             return self._of_union(schema, name, depth)
+        if schema.get("not"):
+            return self._of_negation(schema, name, depth)
         kinds = kinds_of(schema)
         kind = kinds[0]
         if self._is_frugal(depth) and "null" in kinds and kind in ("object", "array"):
@@ -149,12 +153,32 @@ class _Filler:
         """The value of the first option that makes a valid one."""
         (options, _), *others = schema["choices"]
         base = {**schema, "choices": others}
+        likely = self._ordered(options, depth)[:MAX_TRIES]
         filled: list[Any] = []
-        for option in self._ordered(options, depth)[:MAX_TRIES]:
-            value = self._resolved(self._schemas.narrowed(base, option), name, depth)
-            if self._schemas.allows(schema, value):
-                return value
-            filled.append(value)
+        before = self._variant
+        for variant in range(before, before + MAX_VARIANTS):
+            self._variant = variant
+            try:
+                for option in likely:
+                    value = self._resolved(self._schemas.narrowed(base, option), name, depth)
+                    if self._schemas.allows(schema, value):
+                        return value
+                    filled.append(value)
+            finally:
+                self._variant = before
+        return filled[0]
+
+    def _of_negation(self, schema: dict[str, Any], name: str, depth: int) -> Any:
+        """A value that is valid without ``not``, and is not what it excludes."""
+        rest = {word: value for word, value in schema.items() if word != "not"}
+        filled: list[Any] = []
+        for kind in kinds_of(rest):
+            part = {**rest, "type": kind}
+            value = self._resolved(part, name, depth)
+            for another in self._others(part, value, name, depth, 1):
+                if self._schemas.allows(schema, another):
+                    return another
+                filled.append(another)
         return filled[0]
 
     def _ordered(self, options: list[Any], depth: int) -> list[Any]:
@@ -316,7 +340,7 @@ class _Filler:
             and not self._is_frugal(depth)
             and self._schemas.height(items) < INFINITE
         ):
-            wanted = max(wanted, len(first) + self._count(self._likeliest(items), low))
+            wanted = max(wanted, 0 if first else self._count(self._likeliest(items), low))
         elif items is False:
             wanted = len(first)
         wanted = min(wanted, high)
@@ -477,7 +501,7 @@ def _nearest(schema: Mapping[str, Any], wished: float, whole: bool, variant: int
         if high is not None and value > high:
             value -= step
     narrow = low is not None and high is not None and high - low <= 1
-    unit = step or Fraction(1, 100 if narrow else 1)
+    unit = step or Fraction(1, 100 if narrow else 2)
     value += variant * unit
     if variant and high is not None and low is not None and value > high:
         first = math.ceil(low / unit) * unit if step else low
