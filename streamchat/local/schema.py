@@ -209,9 +209,12 @@ def _add(into: dict[str, Any], part: Mapping[str, Any]) -> None:
         if word in ("$ref", "allOf", "$defs", "definitions"):
             continue
         if word in _LISTED:
-            entry = (list_or_empty(value), word == "oneOf") if word.endswith("Of") else value
-            if entry and (word != "pattern" or isinstance(value, str)):
-                into.setdefault(_LISTED[word], []).append(entry)
+            options = list_or_empty(value)
+            if word in ("anyOf", "oneOf"):
+                if options:
+                    into.setdefault("choices", []).append((options, word == "oneOf"))
+            elif word == "not" or isinstance(value, str):
+                into.setdefault(_LISTED[word], []).append(value)
         elif word == "properties":
             known = into.setdefault(word, {})
             for name, schema in object_or_empty(value).items():

@@ -13,16 +13,21 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamchat.local import LocalServer
-from streamchat.local.checks import RefusalError
+from streamchat.local.checks import RefusalError, check, read_body
 from streamchat.local.filler import fill
 from streamchat.local.hints import Hints
 from streamchat.local.model import answer
 from streamchat.local.schema import MAX_WORK, Work
 from streamchat.local.server import is_heavy
+from streamchat.local.unary import fold
 from streamchat.local.wire import inflate
+from streamchat.protocol.codec import encode_event
 from streamchat.protocol.events import Event
+from streamchat.protocol.plain import encode_json
 
 USER = {"role": "user", "content": "Weather in Lima?"}
 HELLO: dict[str, Any] = {"model": "m", "messages": [USER]}
@@ -290,8 +295,6 @@ async def test_bodies_that_are_too_large_are_refused(server: LocalServer, name: 
 
 
 def test_marks_inside_strings_are_not_counted_as_values() -> None:
-    from streamchat.local.checks import read_body
-
     content = '[{,\\",' * 100_000
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": content}]})
     assert read_body(body.encode())["messages"][0]["content"] == content
@@ -567,3 +570,88 @@ async def test_a_failing_answer_is_a_json_500(caplog: pytest.LogCaptureFixture) 
     async with LocalServer(answer=fails) as server:
         refused(await send(server, request(HELLO)), 500, "internal server error")
     assert "in the caller's own answer" in caplog.text
+
+
+# --- any body ------------------------------------------------------------------------------------
+
+NAMED = """object array string integer number null # #/$defs/A #/properties/a ^(a+)+$ ( date x"""
+NUMBERS = [0, -1, 1, 1.5, 1e308, -1e308, 10**400]
+SCALARS = st.sampled_from([None, True, False, "", "\x00", *NUMBERS, *NAMED.split()])
+SCHEMA_WORDS = """type properties required items prefixItems enum const default format pattern
+    minLength maxLength minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minItems
+    maxItems uniqueItems anyOf oneOf allOf not $ref $defs additionalProperties patternProperties
+    propertyNames minProperties maxProperties dependentRequired contains minContains
+    contentEncoding a b"""
+WORDS = st.sampled_from(SCHEMA_WORDS.split())
+ANY_SCHEMA = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=25,
+)
+BODY_WORDS = """role content type text tool_calls id function name arguments tool_call_id document
+    data image_url url parameters description strict json_schema schema mode token_budget
+    thinking"""
+FIELDS = st.sampled_from(BODY_WORDS.split())
+ROLES = st.sampled_from(
+    ["user", "assistant", "tool", "system", "function", "json_object", "enabled"]
+)
+ANY_VALUE = st.recursive(
+    SCALARS | ROLES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4),
+    max_leaves=12,
+)
+TOP_WORDS = """model messages stream tools strict_tools tool_choice documents citation_options
+    response_format safety_mode max_tokens stop_sequences temperature seed k p logprobs thinking"""
+TOP = st.sampled_from(TOP_WORDS.split())
+
+
+def respond(body: Any) -> str:
+    """``answer``, or the message of the refusal; anything else raises."""
+    try:
+        events = answer(check(read_body(json.dumps(body).encode())))
+    except RefusalError as refusal:
+        if not 400 <= refusal.status < 500:
+            raise
+        return refusal.message
+    encode_json(fold(events))
+    for event in events:
+        encode_event(event)
+    return "answer"
+
+
+@settings(max_examples=400, deadline=None)
+@given(schema=ANY_SCHEMA, question=st.sampled_from(["", "Ana is 3", "a: 1, b: 2"]))
+def test_any_json_as_a_schema_is_an_answer_or_a_refusal(schema: Any, question: str) -> None:
+    asked = {"model": "m", "messages": [{"role": "user", "content": f"{question} ?"}]}
+    respond(asked | {"response_format": {"type": "json_object", "json_schema": schema}})
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    respond(asked | {"tools": [tool], "tool_choice": "REQUIRED"})
+    respond(asked | {"tools": [tool]})
+    respond(asked | {"messages": [{"role": "user", "content": f"{question} {json.dumps(schema)}"}]})
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    fields=st.dictionaries(TOP, ANY_VALUE, max_size=4),
+    message=st.dictionaries(FIELDS, ANY_VALUE, max_size=4),
+    role=ROLES,
+)
+def test_any_json_as_a_body_is_an_answer_or_a_refusal(
+    fields: dict[str, Any], message: dict[str, Any], role: str
+) -> None:
+    respond(HELLO | fields)
+    respond(HELLO | {"messages": [USER, {**message, "role": role}]} | fields)
+    respond(HELLO | {"tools": [{"type": "function", "function": {"name": "f", **message}}]})
+    respond(HELLO | {"documents": [message, {"data": message}]})
+
+
+@pytest.mark.parametrize("word", ["anyOf", "oneOf", "allOf"])
+def test_hundreds_of_references_inside_each_other_are_a_refusal_at_most(word: str) -> None:
+    definitions: dict[str, Any] = {
+        f"D{n}": {word: [{"$ref": f"#/$defs/D{n + 1}"}]} for n in range(3_000)
+    }
+    definitions["D3000"] = {"type": "string"}
+    schema = inside({"$ref": "#/$defs/D0"}) | {"$defs": definitions}
+    style = {"type": "json_object", "json_schema": schema}
+    said = respond(HELLO | {"response_format": style})
+    assert said == "answer" or "nested too deeply" in said or TOO_MUCH in said
