@@ -19,6 +19,11 @@ __all__ = ["RefusalError", "check", "read_body"]
 
 MAX_DEPTH = 100
 """Nesting of a body; deeper JSON than any schema or document has is not read."""
+MAX_VALUES = 200_000
+"""JSON values in a body: each takes 60 to 200 bytes and about 3 microseconds."""
+MAX_TOOLS = 1_000
+MAX_NAME = 256
+"""Code points of a model's or a tool's name, and of a client's text quoted in a message."""
 MAX_IMAGES = 20
 """Images of one request (protocol.md 2.2)."""
 MAX_STOP_SEQUENCES = 5
@@ -44,8 +49,11 @@ def read_body(body: bytes) -> dict[str, Any]:
     """The request as plain data; half an emoji reads as U+FFFD.
 
     Raises:
-        RefusalError: not JSON, not an object, or nested deeper than 100 levels.
+        RefusalError: not JSON, not an object, more than 200,000 values, or nested deeper than 100
+            levels.
     """
+    if _has_more_values(body, MAX_VALUES):
+        raise _bad(f"invalid request: the body has more than {MAX_VALUES} JSON values.")
     try:
         data = decode_json(body)
     except ValueError as error:
@@ -55,6 +63,22 @@ def read_body(body: bytes) -> dict[str, Any]:
             return dict(object_or_empty(_repaired(data)))
         problem = "the body must be an object"
     raise _bad(f"invalid json syntax: {problem.removeprefix('not JSON: ')}")
+
+
+def _has_more_values(body: bytes, limit: int) -> bool:
+    """Whether a JSON text has more values than the limit, found without decoding it."""
+    if _marks(body) <= limit:
+        return False
+    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if unescaped.count(b'"') > 4 * limit:  # that many strings, half of them at most are keys
+        return True
+    # Commas and brackets inside strings count for nothing: every second piece is a string.
+    return sum(map(_marks, unescaped.split(b'"')[::2])) > limit
+
+
+def _marks(text: bytes) -> int:
+    """The bytes before which, or after which, a value stands."""
+    return text.count(b",") + text.count(b"{") + text.count(b"[")
 
 
 def _repaired(value: Any, depth: int = 1) -> Any:
@@ -133,21 +157,35 @@ def check(body: Mapping[str, Any]) -> dict[str, Any]:
             request[name] = int(value) if whole else value
     if not request.get("model"):
         raise _bad("invalid request: a model parameter is required for this endpoint.")
-    if _UNKNOWN_MODEL.search(request["model"]):
+    model = request["model"]
+    if len(model) > MAX_NAME or _UNKNOWN_MODEL.search(model):
         raise RefusalError(
             404,
-            f"model '{request['model']}' not found, make sure the correct model ID was used and "
+            f"model '{_short(model)}' not found, make sure the correct model ID was used and "
             "that you have access to the model.",
         )
     _check_options(request)
     _check_tools(request)
     _check_documents(request.get("documents") or ())
-    _check_messages(request.get("messages") or ())
+    request["messages"] = [_with_content_list(item) for item in request.get("messages") or ()]
+    _check_messages(request["messages"])
     return request
 
 
+def _with_content_list(item: Any) -> Any:
+    """The message; a content that is one part instead of a list of parts, as a list."""
+    message = object_or_empty(item)
+    part = object_or_empty(message.get("content"))
+    return {**message, "content": [part]} if part else item
+
+
 def _unknown(name: str) -> RefusalError:
+    name = _short(name)
     return RefusalError(422, f"unknown field: parameter {name} is not a valid field. {_USAGE}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_NAME else text[:MAX_NAME] + "…"
 
 
 def _kind_of(value: Any) -> str:
@@ -222,6 +260,10 @@ def _check_tools(request: Mapping[str, Any]) -> None:
     tools = request.get("tools") or ()
     if str(request.get("tool_choice")).upper() == "REQUIRED" and not tools:
         raise _bad("invalid request: tool_choice REQUIRED needs at least one tool.")
+    if len(tools) > MAX_TOOLS:
+        raise _bad(
+            f"invalid request: at most {MAX_TOOLS} tools are allowed - received {len(tools)}"
+        )
     for position, item in enumerate(tools):
         _check_type(f"tools[{position}]", item, "object")
         tool = object_or_empty(item)
@@ -231,10 +273,15 @@ def _check_tools(request: Mapping[str, Any]) -> None:
             raise _bad("invalid request: all elements in tools must have a name.")
         _check_keys(function, ("name", "description", "parameters", "strict"))
         name = function["name"]
+        if isinstance(name, str) and len(name) > MAX_NAME:
+            raise _bad(
+                f"invalid request: tool names can have at most {MAX_NAME} characters (provided "
+                f"name: '{_short(name)}')."
+            )
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
             raise _bad(
                 "invalid request: tool names can only contain certain characters (A-Za-z0-9_) and "
-                f"can't begin with a digit (provided name: '{name}')."
+                f"can't begin with a digit (provided name: '{_short(str(name))}')."
             )
         if function.get("parameters") is not None:
             _check_type(f"tools[{position}].function.parameters", function["parameters"], "object")
@@ -256,7 +303,7 @@ def _check_documents(documents: Any) -> None:
         name = document.get("id")
         if isinstance(name, str) and name in seen:
             raise _bad(
-                f"invalid request: duplicate document ID {name} at index {position} "
+                f"invalid request: duplicate document ID {_short(name)} at index {position} "
                 f"and {seen[name]}"
             )
         if isinstance(name, str):
@@ -287,7 +334,7 @@ def _check_messages(messages: Any) -> None:
         parts = map(object_or_empty, list_or_empty(message.get("content")))
         images += sum(part.get("type") == "image_url" for part in parts)
         if role == "assistant":
-            calls |= _call_ids(message, calls)
+            _add_call_ids(message, calls)
         if role == "tool":
             _check_answer(message, calls)
     if images > MAX_IMAGES:
@@ -323,8 +370,7 @@ def _check_content(message: Mapping[str, Any], position: int) -> None:
         raise _bad("message must not be empty in a turn")
 
 
-def _call_ids(message: Mapping[str, Any], known: set[str]) -> set[str]:
-    found: set[str] = set()
+def _add_call_ids(message: Mapping[str, Any], known: set[str]) -> None:
     for position, item in enumerate(list_or_empty(message.get("tool_calls"))):
         _check_type(f"tool_calls[{position}]", item, "object")
         call = object_or_empty(item)
@@ -336,10 +382,9 @@ def _call_ids(message: Mapping[str, Any], known: set[str]) -> set[str]:
         name = call.get("id")
         if not isinstance(name, str) or not name:
             raise _bad("invalid request: all elements in tool_calls must have an id.")
-        if name in found | known:
+        if name in known:
             raise _bad("cannot have duplicate tool ids")
-        found.add(name)
-    return found
+        known.add(name)
 
 
 def _check_answer(message: Mapping[str, Any], calls: set[str]) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import attrs
 
 from streamchat.local.conversation import READ_LIMIT, Conversation
-from streamchat.local.shapes import characters, list_or_empty, object_or_empty, parse_json
+from streamchat.local.shapes import list_or_empty, object_or_empty, parse_json
 from streamchat.local.words import sentences, split_name, stems
 from streamchat.protocol.messages import Citation, Source
 
@@ -26,10 +27,14 @@ MAX_FACTS = 4
 """Values of one tool result in one answer."""
 MAX_SOURCES = 8
 """Sources of one citation."""
+MAX_RESULTS = 50
+"""Tool results that one answer goes through, from the first one on."""
 READ_TOTAL = 1_000_000
-"""Code points of all documents that are read."""
+"""Code points of all documents, or of all tool results, that are read."""
 MAX_PASSAGES = 20_000
 """Passages that are compared with the question."""
+MAX_LABEL = 200
+"""Code points of a key that are read."""
 _SENTENCE_ENDS = (".", "!", "?", "…", "\u3002", "\uff01", "\uff1f")
 """The last three are the full-width ones of Chinese and Japanese."""
 
@@ -111,17 +116,16 @@ def answer_from_documents(
 
 
 def _document_passages(documents: Iterable[Any]) -> Iterator[Passage]:
-    read = 0
+    reading = _Reading()
     for position, item in enumerate(documents):
-        read += characters(item)
-        if read > READ_TOTAL and position:
+        if reading.left <= 0:
             return
         data = item if isinstance(item, str) else object_or_empty(item).get("data")
         fields: Mapping[str, Any] = _fields(data, keep_values=True)
         own = object_or_empty(item).get("id")
         name = own if isinstance(own, str) and own else f"doc:{position}"
         source = Source("document", name, dict(sorted({**fields, "id": name}.items())))
-        yield from _passages(fields, source)
+        yield from reading.passages(fields, source)
 
 
 def _fields(data: Any, *, keep_values: bool) -> dict[str, Any]:
@@ -142,19 +146,51 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _passages(fields: Mapping[str, Any], source: Source) -> Iterator[Passage]:
-    """Sentences of the long fields, values of the short ones."""
-    quotable = {key: text for key, text in fields.items() if key != "id"}
-    short = " ".join(
-        text for text in quotable.values() if isinstance(text, str) and _is_short(text)
-    )
-    near = stems(short)
-    for key, value in quotable.items():
-        if isinstance(value, str) and not _is_short(value):
-            for sentence in sentences(value[:READ_LIMIT]):
-                yield Passage(sentence, "", [source], stems(sentence), near)
-        else:
-            yield from _facts(key, value, source, near)
+@attrs.define
+class _Reading:
+    """Takes passages out of documents until ``READ_TOTAL`` code points are read."""
+
+    left: int = READ_TOTAL
+
+    def passages(self, fields: Mapping[str, Any], source: Source) -> Iterator[Passage]:
+        """Sentences of the long fields, values of the short ones."""
+        quotable = {key: text for key, text in fields.items() if key != "id"}
+        titles = [text for text in quotable.values() if isinstance(text, str) and _is_short(text)]
+        near = stems(" ".join(titles[:MAX_LABEL]))
+        for key, value in quotable.items():
+            if self.left <= 0:
+                return
+            if isinstance(value, str) and not _is_short(value):
+                text = value[: min(READ_LIMIT, self.left)]
+                self.left -= len(text)
+                for sentence in sentences(text):
+                    yield Passage(sentence, "", [source], stems(sentence), near)
+            else:
+                yield from self._facts(key[:MAX_LABEL], value, source, near)
+
+    def _facts(
+        self, label: str, value: Any, source: Source, near: frozenset[str]
+    ) -> Iterator[Passage]:
+        """The values inside a value, each with the key it stands under."""
+        self.left -= 1 + len(label)
+        if self.left <= 0:
+            return
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            self.left -= len(value)
+            value = parse_json(value) or value
+        if isinstance(value, Mapping):
+            near |= stems(label)
+            for key, item in object_or_empty(value).items():
+                yield from self._facts(key[:MAX_LABEL], item, source, near)
+        elif isinstance(value, list):
+            for item in list_or_empty(value):
+                yield from self._facts(label, item, source, near)
+        elif value is not None:
+            text = (value if isinstance(value, str) else _json(value)).strip()[:READ_LIMIT]
+            self.left -= len(text)
+            if text:
+                name = split_name(label).strip()
+                yield Passage(text, name, [source], stems(f"{name} {text}"), near)
 
 
 def _is_short(text: str) -> bool:
@@ -162,27 +198,10 @@ def _is_short(text: str) -> bool:
     return len(text) <= 80 and not text.rstrip().endswith(_SENTENCE_ENDS) and "\n" not in text
 
 
-def _facts(label: str, value: Any, source: Source, near: frozenset[str]) -> Iterator[Passage]:
-    """The values inside a value, each with the key it stands under."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        value = parse_json(value) or value
-    if isinstance(value, Mapping):
-        for key, item in object_or_empty(value).items():
-            yield from _facts(key, item, source, near | stems(label))
-    elif isinstance(value, list):
-        for item in list_or_empty(value):
-            yield from _facts(label, item, source, near)
-    elif value is not None:
-        text = (value if isinstance(value, str) else _json(value)).strip()[:READ_LIMIT]
-        if text:
-            name = split_name(label).strip()
-            yield Passage(text, name, [source], stems(f"{name} {text}"), near)
-
-
 def _merge(passages: Iterable[Passage]) -> list[Passage]:
     """Passages with the same words become one with all their sources."""
     known: dict[tuple[str, str], Passage] = {}
-    for passage in passages:
+    for passage in islice(passages, MAX_PASSAGES):
         first = known.setdefault((passage.text, passage.label), passage)
         if (
             first is not passage
@@ -190,8 +209,6 @@ def _merge(passages: Iterable[Passage]) -> list[Passage]:
             and passage.sources[0] not in first.sources
         ):
             first.sources += passage.sources
-        if len(known) >= MAX_PASSAGES:
-            break
     return list(known.values())
 
 
@@ -238,37 +255,43 @@ def plan_from_results(talk: Conversation) -> Quoting:
 
 
 def _say_results(answer: Quoting, talk: Conversation) -> None:
-    for position, message in enumerate(talk.results):
+    asked = stems(talk.question)
+    reading = _Reading()
+    for position, message in enumerate(talk.results[:MAX_RESULTS]):
+        if reading.left <= 0:
+            return
         call = talk.calls.get(str(message.get("tool_call_id")), {})
         answer.say(" " if position else "")
-        chosen = _chosen_facts(_merge(_result_passages(message)), talk.question)
+        chosen = _chosen_facts(_merge(_result_passages(message, reading)), asked)
         if not chosen:
-            answer.say(f"The {call.get('name') or 'tool'} tool returned nothing.")
+            name = str(call.get("name") or "tool")[:MAX_LABEL]
+            answer.say(f"The {name} tool returned nothing.")
         elif all(not passage.label for passage in chosen):
             _say_sentences(answer, chosen)
         else:
             _say_facts(answer, chosen, _subject(call))
 
 
-def _result_passages(message: Mapping[str, Any]) -> Iterator[Passage]:
+def _result_passages(message: Mapping[str, Any], reading: _Reading) -> Iterator[Passage]:
     """Passages of one tool message; the source ids follow protocol.md 2.4."""
     call_id = str(message.get("tool_call_id"))
     content = message.get("content")
     text = {"type": "text", "text": content}
     parts = [text] if isinstance(content, str) else list_or_empty(content)
     for position, item in enumerate(parts):
+        if reading.left <= 0:
+            return
         part = object_or_empty(item)
         document = object_or_empty(part.get("document"))
         data = document.get("data") if part.get("type") == "document" else part.get("text")
         fields = _fields(data if data is not None else "", keep_values=False)
         own = document.get("id")
         name = own if isinstance(own, str) and own else f"{call_id}:{position}"
-        yield from _passages(fields, Source("tool", name, tool_output=fields))
+        yield from reading.passages(fields, Source("tool", name, tool_output=fields))
 
 
-def _chosen_facts(passages: list[Passage], question: str) -> list[Passage]:
-    """What the question asks for; if that is nothing, the first values."""
-    asked = stems(question)
+def _chosen_facts(passages: list[Passage], asked: frozenset[str]) -> list[Passage]:
+    """The values that the question asks for; if there are none, the first values."""
     fitting = [passage for passage in passages if asked & stems(passage.label or passage.text)]
     return (fitting or passages)[:MAX_FACTS]
 
@@ -294,4 +317,5 @@ def _subject(call: Mapping[str, Any]) -> str:
     """What a call was about: its text arguments."""
     arguments = parse_json(str(call.get("arguments") or "null"))
     values = object_or_empty(arguments).values()
-    return ", ".join(value for value in values if isinstance(value, str) and len(value) <= 60)
+    told = (value for value in values if isinstance(value, str) and len(value) <= 60)
+    return ", ".join(islice(told, MAX_FACTS))

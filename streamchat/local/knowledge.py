@@ -222,6 +222,17 @@ def _small_talk(talk: Conversation) -> str:
     return ""
 
 
+def is_small_talk(question: str) -> bool:
+    """Whether it is a greeting or thanks, nothing to be worked on."""
+    said = question.strip()
+    return any(re.fullmatch(pattern, said, re.IGNORECASE) for pattern, _ in _SMALL_TALK)
+
+
+def is_sum(question: str) -> bool:
+    """Whether it is a sum of two numbers."""
+    return _SUM.fullmatch(question.strip()) is not None
+
+
 def _counted(talk: Conversation) -> str:
     found = re.search(r"\bcount (?:from (\d{1,6}) )?(?:up )?to (\d{1,6})\b", talk.question, re.I)
     if not found:

@@ -11,19 +11,34 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from streamchat.local.conversation import Conversation, digest
+from streamchat.local.conversation import Conversation, digest, schema_in_texts, text_of
 from streamchat.local.deliver import Draft, PromptSize, deliver
+from streamchat.local.filler import fill
 from streamchat.local.grounding import (
     answer_from_documents,
     answer_from_results,
     plan_from_results,
 )
 from streamchat.local.hints import Hints
-from streamchat.local.knowledge import key_words, plain_answer, subject_of
-from streamchat.local.schema import fill
+from streamchat.local.knowledge import (
+    is_small_talk,
+    is_sum,
+    key_words,
+    plain_answer,
+    subject_of,
+)
+from streamchat.local.schema import Work
 from streamchat.local.shapes import characters, list_or_empty, object_or_empty
-from streamchat.local.tooling import Offer, calls_for, choose, offers_in
-from streamchat.local.words import split_name, stems
+from streamchat.local.tooling import (
+    MAX_PARALLEL,
+    Offer,
+    calls_for,
+    choose,
+    is_filled,
+    offers_in,
+    rank,
+)
+from streamchat.local.words import sentences, split_name, stems
 from streamchat.protocol.events import Event
 from streamchat.protocol.messages import ToolCall
 
@@ -33,6 +48,14 @@ IMAGE_TOKENS = 259
 """Tokens of one image, as in a recorded vision request."""
 
 _QUOTE_OPENINGS = ("", "According to the documents: ", "Here is what the documents say. ")
+MAX_TOLD = 8
+"""Tool results of which the next call's arguments are taken."""
+TOLD_LIMIT = 2_000
+"""Code points of them."""
+QUESTIONS_LIMIT = 10_000
+"""Code points in which several questions are looked for."""
+_QUESTION_MARKS = ("?", "\uff1f")
+"""The second is the full-width one of Chinese and Japanese."""
 _RESULT_OPENINGS = ("", "Here is what I found. ", "According to the tools: ")
 
 
@@ -43,6 +66,9 @@ def answer(request: Mapping[str, Any]) -> list[Event]:
         request: a Chat v2 body (protocol.md 2) that :func:`streamchat.local.checks.check` let pass.
             ``stream`` makes no difference; ``temperature``, ``k``, ``p``, the penalties,
             ``priority``, ``safety_mode`` and ``strict_tools`` have no effect on this model.
+
+    Raises:
+        RefusalError: a JSON Schema asks for too much, or has no finite value.
 
     Returns:
         Events as Chat v2 sends them, about one token a delta. End events are not completed: that is
@@ -59,22 +85,32 @@ def answer(request: Mapping[str, Any]) -> list[Event]:
 
 
 def _draft(request: Mapping[str, Any], talk: Conversation, identity: bytes, seed: int) -> Draft:
-    offers = offers_in(request)
+    work = Work()
+    offers = offers_in(request, work)
     required = str(request.get("tool_choice")).upper() == "REQUIRED"
-    chosen = choose(offers, talk.question, required=required)
+    chosen = choose(offers, talk.question)
     if talk.results:
         following = [offer for offer in chosen if offer.name not in talk.called]
-        if _in_steps(talk.question) and following:
-            return _next_step(following[0], talk, identity)
+        if required and not following:
+            ranked = rank(offers, talk.question)
+            following = [offer for offer in ranked if offer.name not in talk.called] or ranked
+        if following and (required or _in_steps(talk.question)):
+            return _next_step(following[0], talk, identity, work)
         quoting = answer_from_results(talk, _RESULT_OPENINGS, seed)
         return Draft(text=quoting.text, citations=quoting.citations)
+    if not chosen and (required or _is_extraction(offers, talk.question, work)):
+        chosen = rank(offers, talk.question)[:1]
     if chosen:
-        first = _earliest(chosen, talk.question) if _in_steps(talk.question) else chosen
-        calls = calls_for(first, talk.question, identity)
+        calls = _first_calls(offers, chosen, talk.question, identity, work)
         return Draft(tool_plan=_plan(calls), calls=calls)
     style = object_or_empty(request.get("response_format"))
-    if str(style.get("type")).lower() == "json_object":
-        return Draft(text=_json_answer(style, talk))
+    is_json = str(style.get("type")).lower() == "json_object"
+    schema = object_or_empty(style.get("json_schema") or style.get("schema"))
+    question = talk.question
+    if not schema:
+        schema, question = schema_in_texts(talk)
+    if schema or is_json:
+        return Draft(text=_json_answer(schema, question, work))
     documents = list_or_empty(request.get("documents"))
     if documents:
         quoting = answer_from_documents(documents, talk, _QUOTE_OPENINGS, seed)
@@ -90,15 +126,44 @@ def _in_steps(question: str) -> bool:
     return " then " in f" {question.casefold()} "
 
 
+def _is_extraction(offers: list[Offer], question: str, work: Work) -> bool:
+    """Whether the only tool there is takes what the question says: it is called unasked."""
+    if len(offers) != 1 or is_small_talk(question):
+        return False
+    return is_filled(offers[0], question, work, arithmetic=is_sum(question))
+
+
+def _first_calls(
+    offers: list[Offer], chosen: list[Offer], question: str, identity: bytes, work: Work
+) -> list[ToolCall]:
+    """The calls of the first answer; of several questions each has its own."""
+    if _in_steps(question):
+        return calls_for(_earliest(chosen, question), question, identity, work)
+    asked = [
+        part for part in sentences(question[:QUESTIONS_LIMIT]) if part.endswith(_QUESTION_MARKS)
+    ]
+    fitting = [(choose(offers, part), part) for part in asked[:MAX_PARALLEL]]
+    if len(fitting) > 1 and all(found for found, _ in fitting):
+        calls: list[ToolCall] = []
+        for found, part in fitting:
+            for call in calls_for(found, part, identity, work, before=len(calls)):
+                if all(call.function != other.function for other in calls):
+                    calls.append(call)
+        return calls
+    return calls_for(chosen, question, identity, work)
+
+
 def _earliest(offers: list[Offer], question: str) -> list[Offer]:
     """The tool that the question mentions first."""
     before = stems(question.casefold().partition(" then ")[0])
     return sorted(offers, key=lambda offer: not (offer.name_words & before))[:1]
 
 
-def _next_step(offer: Offer, talk: Conversation, identity: bytes) -> Draft:
+def _next_step(offer: Offer, talk: Conversation, identity: bytes, work: Work) -> Draft:
     """What was found so far, cited in the plan, and the next call."""
-    calls = calls_for([offer], talk.question, identity)
+    told = "\n".join(text_of(result.get("content")) for result in talk.results[:MAX_TOLD])
+    told = told[:TOLD_LIMIT].replace('"', " ")  # keys of JSON are not quoted texts
+    calls = calls_for([offer], talk.question, identity, work, told=told)
     plan = plan_from_results(talk)
     plan.say(f" {_plan(calls)}")
     return Draft(tool_plan=plan.text, calls=calls, citations=plan.citations)
@@ -132,14 +197,13 @@ def _listed(items: list[str]) -> str:
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def _json_answer(style: Mapping[str, Any], talk: Conversation) -> str:
-    schema = object_or_empty(style.get("json_schema") or style.get("schema"))
+def _json_answer(schema: Mapping[str, Any], question: str, work: Work) -> str:
     value: Any
     if schema:
         told = stems(split_name(json.dumps(schema, ensure_ascii=False, default=str)[:10_000]))
-        value = fill(schema, Hints(talk.question, told), everything=True)
+        value = fill(schema, Hints(question, told), everything=True, work=work)
     else:
-        value = {"subject": subject_of(talk.question), "words": key_words(talk.question)}
+        value = {"subject": subject_of(question), "words": key_words(question)}
     return json.dumps(value, indent=4, ensure_ascii=False)
 
 

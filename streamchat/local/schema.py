@@ -1,30 +1,41 @@
-"""Filling a JSON Schema from a question: tool arguments and JSON answers. Imports ``hints``.
+"""Reading a JSON Schema in bounded time: references, conjunctions, validity, finite depth.
 
-What is filled in validates as far as JSON Schema's common words go: ``type`` (also as a list, and
-the old names ``str``, ``int``, ...), ``properties``, ``required``, ``items``, ``prefixItems``,
-``enum``, ``const``, ``default``, ``format``, ``pattern`` (by trying what is at hand), the length
-and range words, ``uniqueItems``, ``anyOf``, ``oneOf``, ``allOf``, ``$ref`` into the schema itself.
+Understood are the validation words of JSON Schema 2020-12 that tool and answer schemas use, and the
+old type names ``str``, ``int``, ...; annotations and unknown words are kept and ignored.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, TypeGuard
 
-from streamchat.local.hints import Hints
-from streamchat.local.shapes import list_or_empty, object_or_empty, strings_in
-from streamchat.local.words import split_name, words
+import attrs
 
-__all__ = ["fill", "kind_of", "resolve"]
+from streamchat.local.checks import RefusalError
+from streamchat.local.formats import fits_format
+from streamchat.local.pattern import Pattern, UnsupportedPatternError
+from streamchat.local.shapes import characters, list_or_empty, object_or_empty, strings_in
 
-MAX_DEPTH = 8
-"""Nesting beyond which only what is required is filled, so that a recursive schema ends."""
-MAX_ITEMS = 1_000
-"""Items of one array."""
-MAX_TEXT = 10_000
-"""Code points that ``minLength`` may ask for."""
+__all__ = [
+    "INFINITE",
+    "Schemas",
+    "Work",
+    "allows_number",
+    "exact",
+    "is_number",
+    "is_whole",
+    "key_of",
+    "kinds_of",
+]
+
+MAX_WORK = 300_000
+"""Work that the schemas of one request may take: about microseconds."""
+MAX_HEIGHT = 64
+"""Levels of nesting that a value may need."""
+INFINITE = MAX_HEIGHT + 1
 
 _ALIASES = {
     "str": "string",
@@ -39,264 +50,463 @@ _ALIASES = {
     "dict": "object",
     "map": "object",
 }
+_KINDS = ("string", "integer", "number", "boolean", "array", "object", "null")
 
 
-def fill(schema: Mapping[str, Any], hints: Hints, *, everything: bool = False) -> Any:
-    """A value for the schema.
+@attrs.define
+class Work:
+    """What the schemas of one request have cost; shared by all of them."""
 
-    Args:
-        schema: the whole schema; ``$ref`` is looked up in it.
-        hints: used up on the way.
-        everything: optional properties too, not only those that the question determines.
-    """
-    return _Filler(schema, hints, everything).value(schema, "", 0)
+    left: int = MAX_WORK
 
+    def spend(self, amount: int) -> None:
+        """Charge about ``amount`` microseconds.
 
-# --- reading a schema ----------------------------------------------------------------------------
-
-
-def resolve(schema: Any, root: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema without ``$ref`` and ``allOf`` at its top; ``True`` and nonsense are ``{}``."""
-    found = dict(object_or_empty(schema))
-    for _ in range(32):  # a reference to itself ends here
-        reference = found.pop("$ref", None)
-        if not isinstance(reference, str):
-            break
-        found = _merged(_look_up(reference, root), found)
-    for part in list_or_empty(found.pop("allOf", None)):
-        found = _merged(found, resolve(part, root))
-    return found
+        Raises:
+            RefusalError: 400 if that is more than is left.
+        """
+        self.left -= amount
+        if self.left < 0:
+            raise RefusalError(
+                400,
+                "invalid request: the JSON schema asks for too much: too many or too long values, "
+                "or too many alternatives.",
+            )
 
 
-def _look_up(reference: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a JSON pointer such as ``#/$defs/Item`` names."""
-    target: Any = root
-    for key in reference.removeprefix("#").strip("/").split("/"):
-        if key:
-            target = object_or_empty(target).get(key.replace("~1", "/").replace("~0", "~"))
-    return object_or_empty(target)
+# --- types ---------------------------------------------------------------------------------------
 
 
-def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Both schemas at once; the second has the last word, but properties add up."""
-    both = {**first, **second}
-    if "properties" in first and "properties" in second:
-        both["properties"] = {
-            **object_or_empty(first["properties"]),
-            **object_or_empty(second["properties"]),
-        }
-    if "required" in first and "required" in second:
-        both["required"] = [*strings_in(first["required"]), *strings_in(second["required"])]
+def is_whole(value: Any) -> bool:
+    """Whether it is a number without a fraction: JSON Schema's ``integer``."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a JSON number; ``bool`` is an ``int`` only in Python."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> int | float | None:
+    return value if is_number(value) else None
+
+
+def kinds_of(schema: Mapping[str, Any]) -> list[str]:
+    """The JSON types that a resolved schema allows, the likeliest first; never empty."""
+    stated = schema.get("type")
+    names = [stated] if isinstance(stated, str) else strings_in(stated)
+    kinds = [_ALIASES.get(name.casefold(), name.casefold()) for name in names]
+    kinds = [kind for kind in kinds if kind in _KINDS]
+    if kinds:
+        return sorted(kinds, key=lambda kind: kind == "null")
+    if "properties" in schema or "required" in schema or "additionalProperties" in schema:
+        return ["object"]
+    if "items" in schema or "prefixItems" in schema or "minItems" in schema:
+        return ["array"]
+    bounds = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+    return ["number" if any(bound in schema for bound in bounds) else "string"]
+
+
+def _has_type(value: Any, kind: str) -> bool:
+    match kind:
+        case "string":
+            return isinstance(value, str)
+        case "integer":
+            return is_whole(value)
+        case "number":
+            return _number(value) is not None
+        case "boolean":
+            return isinstance(value, bool)
+        case "array":
+            return isinstance(value, list)
+        case "object":
+            return isinstance(value, Mapping)
+        case _:
+            return value is None
+
+
+def same(first: Any, second: Any) -> bool:
+    """JSON equality: ``1`` equals ``1.0`` and not ``true``."""
+    return key_of(first) == key_of(second)
+
+
+def key_of(value: Any) -> str:
+    """A text that is the same for equal JSON values."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+# --- conjunctions --------------------------------------------------------------------------------
+
+
+def _stricter(choose: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    def both(first: Any, second: Any) -> Any:
+        if _number(first) is None or _number(second) is None:
+            return second
+        return choose(first, second)
+
     return both
 
 
-def kind_of(schema: Mapping[str, Any]) -> str:
-    """The JSON type that a resolved schema asks for; ``string`` where it does not say."""
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = next((item for item in strings_in(kind) if item != "null"), "null")
-    if isinstance(kind, str):
-        return _ALIASES.get(kind.casefold(), kind.casefold())
-    if "properties" in schema:
-        return "object"
-    if "items" in schema or "prefixItems" in schema:
-        return "array"
-    return "number" if "minimum" in schema or "maximum" in schema else "string"
+def _common_types(first: Any, second: Any) -> Any:
+    left, right = ({"type": stated} for stated in (first, second))
+    wide, narrow = kinds_of(left), kinds_of(right)
+    common = [kind for kind in wide if kind in narrow or (kind == "integer" and "number" in narrow)]
+    common += [
+        kind for kind in narrow if kind == "integer" and "number" in wide and kind not in wide
+    ]
+    return common or second
 
 
-def _number_in(value: Any) -> int | float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _common_values(first: Any, second: Any) -> Any:
+    known = {key_of(value) for value in list_or_empty(second)}
+    return [value for value in list_or_empty(first) if key_of(value) in known] or second
 
 
-def _whole(value: Any, otherwise: int) -> int:
-    number = _number_in(value)
-    return otherwise if number is None else int(number)
+def _both_schemas(first: Any, second: Any) -> Any:
+    if first is False or second is False:
+        return False
+    return {"allOf": [first, second]}
 
 
-def _bounds(schema: Mapping[str, Any], step: float) -> tuple[float, float]:
-    """Lowest and highest number allowed; exclusive bounds move by one step."""
-    low = [_number_in(schema.get("minimum")), _number_in(schema.get("exclusiveMinimum"))]
-    high = [_number_in(schema.get("maximum")), _number_in(schema.get("exclusiveMaximum"))]
-    lows = [bound + step * place for place, bound in enumerate(low) if bound is not None]
-    highs = [bound - step * place for place, bound in enumerate(high) if bound is not None]
-    return max(lows, default=-1e15), min(highs, default=1e15)
+def _common_multiple(first: Any, second: Any) -> Any:
+    if not (_number(first) and _number(second)):
+        return second
+    left, right = exact(first), exact(second)
+    common = Fraction(math.lcm(left.numerator, right.numerator))
+    common /= math.gcd(left.denominator, right.denominator)
+    return int(common) if common.denominator == 1 else float(common)
 
 
-def _complexity(schema: Mapping[str, Any]) -> int:
-    return {"null": 0, "object": 3, "array": 2}.get(kind_of(schema), 1)
+_HIGHEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains")
+_LOWEST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains")
+_CONJUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "type": _common_types,
+    "enum": _common_values,
+    "items": _both_schemas,
+    "additionalProperties": _both_schemas,
+    "propertyNames": _both_schemas,
+    "contains": _both_schemas,
+    "multipleOf": _common_multiple,
+    "uniqueItems": lambda first, second: first is True or second is True,
+    **dict.fromkeys(_HIGHEST, _stricter(max)),
+    **dict.fromkeys(_LOWEST, _stricter(min)),
+}
+"""How two values of a word become one; for other words the later value stands."""
+_LISTED = {"anyOf": "choices", "oneOf": "choices", "pattern": "patterns", "not": "not"}
+"""Words of which several may hold at once, and the list that :meth:`Schemas.resolve` puts them in.
+
+``choices`` has pairs: the options, and whether exactly one of them must hold.
+"""
 
 
-# --- filling it ----------------------------------------------------------------------------------
+def _add(into: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Make a resolved schema demand what another schema demands too."""
+    for word, value in part.items():
+        if word in ("$ref", "allOf", "$defs", "definitions"):
+            continue
+        if word in _LISTED:
+            options = list_or_empty(value)
+            if word in ("anyOf", "oneOf"):
+                if options:
+                    into.setdefault("choices", []).append((options, word == "oneOf"))
+            elif word == "not" or isinstance(value, str):
+                into.setdefault(_LISTED[word], []).append(value)
+        elif word == "properties":
+            known = into.setdefault(word, {})
+            for name, schema in object_or_empty(value).items():
+                known[name] = _both_schemas(known[name], schema) if name in known else schema
+        elif word == "required":
+            names = strings_in(value) or list(object_or_empty(value))  # a dict once resolved
+            into.setdefault(word, {}).update(dict.fromkeys(names))
+        elif word in _CONJUNCTIONS and word in into:
+            into[word] = _CONJUNCTIONS[word](into[word], value)
+        else:
+            into[word] = value
 
 
-class _Filler:
-    """One schema and one question; hints are used up from the first property to the last."""
+# --- a schema and all that it refers to ----------------------------------------------------------
 
-    def __init__(self, root: Mapping[str, Any], hints: Hints, everything: bool) -> None:
-        self._root = root
-        self._hints = hints
-        self._everything = everything
 
-    def value(self, unresolved: Any, name: str, depth: int) -> Any:
-        """A value for a part of the schema, which stands under ``name``."""
-        schema = resolve(unresolved, self._root)
-        if "const" in schema:
-            return schema["const"]
-        if list_or_empty(schema.get("enum")):
-            return self._choice(schema)
-        for word in ("anyOf", "oneOf"):
-            options = list_or_empty(schema.pop(word, None))
-            if options:
-                return self.value(_merged(schema, self._option(options, depth)), name, depth)
-        match kind_of(schema):
-            case "object":
-                return self._object(schema, depth)
-            case "array":
-                return self._array(schema, name, depth)
-            case "integer" | "number" as kind:
-                return self._number(schema, name, whole=kind == "integer")
-            case "boolean":
-                return self._truth(schema, name)
-            case "null":
-                return None
-            case _:
-                return self._text(schema, name)
+class Schemas:
+    """A schema with the definitions in it.
 
-    def _choice(self, schema: Mapping[str, Any]) -> Any:
-        """The value of an enum that the question says, else the default, else the first."""
-        options = list_or_empty(schema["enum"])
-        default = schema.get("default")
-        otherwise = default if default in options else options[0]
-        return next((option for option in options if self._hints.mentions(option)), otherwise)
+    Args:
+        root: the whole schema; ``$ref`` is looked up in it.
+        work: what reading it is charged to.
+    """
 
-    def _option(self, options: list[Any], depth: int) -> dict[str, Any]:
-        """The first that is not null; deep down, the simplest."""
-        found = [resolve(option, self._root) for option in options]
-        if depth >= MAX_DEPTH:
-            return min(found, key=_complexity)
-        return next((option for option in found if option.get("type") != "null"), found[0])
+    def __init__(self, root: Mapping[str, Any], work: Work) -> None:
+        self.root = root
+        self.work = work
+        self._resolved: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._fits: dict[tuple[int, int], bool] = {}
+        self._fitting: set[tuple[int, int]] = set()
+        self._circular = False
+        self._patterns: dict[str, Pattern | None] = {}
 
-    def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
-        known = object_or_empty(schema.get("properties"))
-        required = strings_in(schema.get("required"))
-        filled = {
-            name: self.value(known.get(name), name, depth + 1)
-            for name in [*known, *(name for name in required if name not in known)]
-            if name in required
-            or (self._everything and depth < MAX_DEPTH // 2)
-            or self._is_determined(resolve(known.get(name), self._root), name)
-        }
-        extra = schema.get("additionalProperties")
-        while extra is not False and len(filled) < min(_whole(schema.get("minProperties"), 0), 100):
-            name = f"key_{len(filled)}"
-            filled[name] = self.value(extra, name, depth + 1)
-        return filled
+    def resolve(self, schema: Any) -> dict[str, Any]:
+        """The schema without ``$ref`` and ``allOf``; ``True`` and nonsense are ``{}``.
 
-    def _is_determined(self, schema: Mapping[str, Any], name: str) -> bool:
-        """Whether the question says something for this optional property."""
-        if "enum" in schema:
-            return any(self._hints.mentions(option) for option in list_or_empty(schema["enum"]))
-        match kind_of(schema):
-            case "integer" | "number":
-                return self._hints.number_beside(name) is not None
-            case "boolean":
-                return self._hints.mentions(name)
-            case "string":
-                return self._hints.said_of(name) is not None or (
-                    self._hints.in_format(schema.get("format"), name) is not None
-                )
-            case _:
+        ``anyOf``, ``oneOf``, ``pattern`` and ``not`` become lists, ``required`` a dict of names.
+        The result is shared: do not change it.
+        """
+        known = self._resolved.get(id(schema))
+        if known is not None and known[0] is schema:
+            return known[1]
+        found: dict[str, Any] = {}
+        waiting = [schema]
+        seen: set[str] = set()
+        while waiting:
+            part = waiting.pop()
+            if part is False:
+                found["never"] = True
+            part = object_or_empty(part)
+            self.work.spend(2 + len(part) + sum(map(_breadth, part.values())))
+            # A reference goes before the words beside it and these before the parts of allOf, so
+            # that the later description or default stands. Each reference is followed once.
+            waiting += reversed(list_or_empty(part.get("allOf")))
+            reference = part.get("$ref")
+            if isinstance(reference, str) and reference not in seen:
+                seen.add(reference)
+                beside = {
+                    word: value for word, value in part.items() if word not in ("$ref", "allOf")
+                }
+                waiting += [beside, self._look_up(reference)]
+            else:
+                _add(found, part)
+        self._resolved[id(schema)] = (schema, found)
+        return found
+
+    def _look_up(self, reference: str) -> Mapping[str, Any]:
+        """The schema that a JSON pointer such as ``#/$defs/Item`` points to."""
+        target: Any = self.root
+        for key in reference[:1_000].removeprefix("#").strip("/").split("/"):
+            name = key.replace("~1", "/").replace("~0", "~")
+            if isinstance(target, list) and name.isascii() and name.isdigit():
+                items = list_or_empty(target)
+                target = items[int(name)] if len(name) < 9 and int(name) < len(items) else {}
+            elif name:
+                target = object_or_empty(target).get(name)
+        return object_or_empty(target)
+
+    def narrowed(self, schema: Mapping[str, Any], option: Any) -> dict[str, Any]:
+        """A resolved schema that demands what an option demands too; its own choices are left."""
+        self.work.spend(5)
+        found = dict(schema)
+        for word in ("properties", "required"):  # these are added to in place
+            if word in found:
+                found[word] = dict(found[word])
+                self.work.spend(len(found[word]))
+        for word in ("choices", "patterns", "not"):
+            if word in found:
+                found[word] = list(found[word])
+        resolved = self.resolve(option)
+        _add(found, {word: value for word, value in resolved.items() if word not in _ONCE})
+        for word in _ONCE:
+            if word in resolved:
+                found[word] = found.get(word, []) + resolved[word]
+        return found
+
+    def pattern(self, source: str) -> Pattern | None:
+        """The pattern, ready for use; None if it is not supported."""
+        if source not in self._patterns:
+            self.work.spend(len(source))
+            try:
+                self._patterns[source] = Pattern(source)
+            except UnsupportedPatternError:
+                self._patterns[source] = None
+        return self._patterns[source]
+
+    # --- depth ---
+
+    def height(self, schema: Any) -> int:
+        """How many levels of nesting a value needs at least; ``INFINITE`` if it never ends."""
+        for levels in range(INFINITE):
+            if self._fits_in(schema, levels):
+                return levels
+            if levels > len(self._resolved):  # a path without a repetition is not longer
+                break
+        return INFINITE
+
+    def _fits_in(self, schema: Any, levels: int) -> bool:
+        key = (id(schema), levels)
+        known = self._fits.get(key)
+        if known is None:
+            if key in self._fitting:  # a choice that leads to itself adds nothing
+                self._circular = True
                 return False
+            self._fitting.add(key)
+            known = self._resolved_fits_in(self.resolve(schema), levels)
+            self._fitting.discard(key)
+            if not self._fitting:
+                self._circular = False
+            if known or not self._circular:
+                self._fits[key] = known
+        return known
 
-    def _array(self, schema: Mapping[str, Any], name: str, depth: int) -> list[Any]:
-        high = min(_whole(schema.get("maxItems"), MAX_ITEMS), MAX_ITEMS)
-        low = min(_whole(schema.get("minItems"), 0), high)
-        filled = [
-            self.value(item, name, depth + 1)
-            for item in list_or_empty(schema.get("prefixItems"))[:high]
-        ]
-        if schema.get("items") is not False:
-            items = resolve(schema.get("items"), self._root)
-            wanted = 0 if depth >= MAX_DEPTH else self._count(items) - len(filled)
-            more = max(low - len(filled), min(wanted, high))
-            filled += [self.value(items, name.removesuffix("s"), depth + 1) for _ in range(more)]
-        return _made_unique(filled) if schema.get("uniqueItems") is True else filled
+    def _resolved_fits_in(self, schema: Mapping[str, Any], levels: int) -> bool:
+        self.work.spend(2)
+        if "const" in schema or "enum" in schema:
+            return True
+        for options, _ in schema.get("choices", ()):
+            if not any(self._fits_in(option, levels) for option in options):
+                return False
+        kinds = kinds_of(schema)
+        if not {"object", "array"}.issuperset(kinds):
+            return True
+        if kinds[0] == "array":
+            if not (_number(schema.get("minItems")) or 0) > 0:
+                return True
+            parts = [*list_or_empty(schema.get("prefixItems")), schema.get("items")]
+        else:
+            known = object_or_empty(schema.get("properties"))
+            parts = [known.get(name) for name in schema.get("required", ())]
+            if (_number(schema.get("minProperties")) or 0) > len(parts):
+                parts.append(schema.get("additionalProperties"))
+        demanding = [part for part in parts if object_or_empty(part)]
+        return not demanding or (
+            levels > 0 and all(self._fits_in(part, levels - 1) for part in demanding)
+        )
 
-    def _count(self, items: Mapping[str, Any]) -> int:
-        """How many things of this kind the question names; at least one."""
-        hints = self._hints
-        if "enum" in items:
-            return max(1, sum(hints.mentions(option) for option in list_or_empty(items["enum"])))
-        match kind_of(items):
-            case "integer" | "number":
-                return max(1, len(hints.numbers))
-            case "string":
-                return max(1, len(hints.quoted or hints.names) or min(len(hints.rest), 3))
-            case _:
-                return 1
+    # --- validity ---
 
-    def _number(self, schema: Mapping[str, Any], name: str, *, whole: bool) -> int | float:
-        hints = self._hints
-        given = hints.number_beside(name) if "default" in schema else hints.number_for(name)
-        fallbacks = (given, _number_in(schema.get("default")), _number_in(schema.get("minimum")))
-        value = next((number for number in fallbacks if number is not None), 1)
-        step = _number_in(schema.get("multipleOf")) or 0
-        low, high = _bounds(schema, step or (1 if whole else 0.5))
-        value = min(max(value, low), high)
-        if step > 0:
-            value = -(-value // step) * step
-            value = value - step if value > high else value
-        return round(value) if whole or float(value).is_integer() else value
+    def accepts(self, schema: Any, value: Any, depth: int = 0) -> bool:
+        """Whether the value is valid, as far as the words that are understood go."""
+        return self.allows(self.resolve(schema), value, depth)
 
-    def _truth(self, schema: Mapping[str, Any], name: str) -> bool:
-        if self._hints.mentions(name):
-            return not self._hints.denies(name)
-        default = schema.get("default")
-        return default if isinstance(default, bool) else True
+    def allows(self, schema: Mapping[str, Any], value: Any, depth: int = 0) -> bool:
+        """The same for a resolved schema."""
+        self.work.spend(5)
+        if depth > 2 * MAX_HEIGHT or schema.get("never"):
+            return False
+        if "const" in schema and not same(schema["const"], value):
+            return False
+        if "enum" in schema and not self.lists(schema["enum"], value):
+            return False
+        if "type" in schema and not any(_has_type(value, kind) for kind in kinds_of(schema)):
+            return False
+        for options, exactly in schema.get("choices", ()):
+            valid = (True for option in options if self.accepts(option, value, depth + 1))
+            if not next(valid, False) or (exactly and next(valid, False)):
+                return False
+        if any(self.accepts(other, value, depth + 1) for other in schema.get("not", ())):
+            return False
+        if isinstance(value, str):
+            return self.allows_text(schema, value)
+        if isinstance(value, Mapping):
+            return self._allows_object(schema, object_or_empty(value), depth)
+        if isinstance(value, list):
+            return self._allows_array(schema, list_or_empty(value), depth)
+        return _number(value) is None or allows_number(schema, value)
 
-    def _text(self, schema: Mapping[str, Any], name: str) -> str:
-        hints = self._hints
-        text = hints.said_of(name) or hints.in_format(schema.get("format"), name)
-        if text is None and isinstance(schema.get("default"), str):
-            text = str(schema["default"])
-        if text is None:
-            text = hints.example_of(schema.get("format")) or hints.text_for(name)
-        pattern = schema.get("pattern")
-        if isinstance(pattern, str):
-            text = self._matching(pattern, [text, *strings_in(schema.get("examples"))], name)
-        low = min(_whole(schema.get("minLength"), 0), MAX_TEXT)
-        if len(text) < low:
-            text = f"{text} text".strip().ljust(low, ".")
-        return text[: _whole(schema.get("maxLength"), len(text))]
+    def lists(self, options: Any, value: Any) -> bool:
+        """Whether the value is one of an enum's."""
+        options = list_or_empty(options)
+        self.work.spend(len(options))
+        return any(option == value and same(option, value) for option in options)
 
-    def _matching(self, pattern: str, candidates: list[str], name: str) -> str:
-        """The first thing at hand that the pattern accepts; if nothing is, the first thing."""
-        try:
-            accepts = re.compile(pattern)
-        except re.error:
-            return candidates[0]
-        question = self._hints.question[:1_000]
-        tried = [*candidates, *words(question), *_COMMON_VALUES, split_name(name)]
-        tried += [form for text in tried for form in (text.lower(), text.upper(), text[:3].upper())]
-        inside = accepts.search(question)
-        tried += [inside.group()] if inside else []
-        return next((text for text in tried if accepts.search(text)), candidates[0])
+    def allows_text(self, schema: Mapping[str, Any], text: str) -> bool:
+        """Whether length, format and patterns allow the text."""
+        self.work.spend(2 + len(text) // 100)
+        if not _has_size(schema, "Length", len(text)):
+            return False
+        if not fits_format(schema.get("format"), text):
+            return False
+        for source in schema.get("patterns", ()):
+            pattern = self.pattern(source)
+            if pattern is None:
+                continue
+            before = pattern.steps
+            accepted = pattern.accepts(text)
+            self.work.spend((pattern.steps - before) // 2)
+            if not accepted:
+                return False
+        return True
+
+    def _allows_object(
+        self, schema: Mapping[str, Any], value: Mapping[str, Any], depth: int
+    ) -> bool:
+        known = object_or_empty(schema.get("properties"))
+        if any(name not in value for name in schema.get("required", ())):
+            return False
+        if not _has_size(schema, "Properties", len(value)):
+            return False
+        patterned = object_or_empty(schema.get("patternProperties"))
+        for name, item in value.items():
+            parts = [known[name]] if name in known else []
+            for source, part in patterned.items():
+                pattern = self.pattern(source)
+                if pattern is not None and pattern.accepts(name):
+                    parts.append(part)
+            if not parts and "additionalProperties" in schema:
+                parts.append(schema["additionalProperties"])
+            if "propertyNames" in schema and not self.accepts(
+                schema["propertyNames"], name, depth + 1
+            ):
+                return False
+            if not all(self.accepts(part, item, depth + 1) for part in parts):
+                return False
+        return True
+
+    def _allows_array(self, schema: Mapping[str, Any], value: list[Any], depth: int) -> bool:
+        if not _has_size(schema, "Items", len(value)):
+            return False
+        first = list_or_empty(schema.get("prefixItems"))
+        for position, item in enumerate(value):
+            part = first[position] if position < len(first) else schema.get("items", True)
+            if not self.accepts(part, item, depth + 1):
+                return False
+        self.work.spend(len(value))
+        return schema.get("uniqueItems") is not True or len({*map(key_of, value)}) == len(value)
+
+    # --- output ---
+
+    def charge_copy(self, value: Any) -> None:
+        """Charge for a value that is copied from the schema into the answer."""
+        self.work.spend(5 + characters(value))
 
 
-_COMMON_TEXT = """a A AB ABC ABCD ABC-123 AB-1234 0 00 000 0000 00000 00:00 2026-01-01 v1 1.0 1.0.0
-    #000000 abc a-b a_b +10000000000 someone@example.com https://example.com/"""
-_COMMON_VALUES = _COMMON_TEXT.split()
-"""What patterns in schemas most often ask for."""
+def _has_size(schema: Mapping[str, Any], word: str, size: int) -> bool:
+    low, high = _number(schema.get(f"min{word}")), _number(schema.get(f"max{word}"))
+    return (low is None or size >= low) and (high is None or size <= high)
 
 
-def _made_unique(values: list[Any]) -> list[Any]:
-    """The values, later ones changed until none comes twice; what cannot change is dropped."""
-    seen: set[str] = set()
-    kept: list[Any] = []
-    for value in values:
-        while json.dumps(value, sort_keys=True) in seen and isinstance(value, str | int | float):
-            value = f"{value} {len(kept) + 1}" if isinstance(value, str) else value + 1
-        if json.dumps(value, sort_keys=True) not in seen:
-            seen.add(json.dumps(value, sort_keys=True))
-            kept.append(value)
-    return kept
+def allows_number(schema: Mapping[str, Any], value: float) -> bool:
+    """Whether bounds and ``multipleOf`` allow the number."""
+    low, high = _number(schema.get("minimum")), _number(schema.get("maximum"))
+    above, below = (_number(schema.get(f"exclusive{side}")) for side in ("Minimum", "Maximum"))
+    if (low is not None and value < low) or (high is not None and value > high):
+        return False
+    if (above is not None and value <= above) or (below is not None and value >= below):
+        return False
+    step = _number(schema.get("multipleOf"))
+    return not step or is_multiple(value, step)
+
+
+def exact(value: float) -> Fraction:
+    """The number that was written: of a float its shortest decimal form."""
+    return Fraction(value) if isinstance(value, int) else Fraction(str(value))
+
+
+def is_multiple(value: float, step: float) -> bool:
+    """Whether it is one exactly, and also by the division of floats, as validators do it."""
+    if exact(value) % exact(step):
+        return False
+    if isinstance(step, int):
+        return True
+    try:
+        quotient = value / step
+    except OverflowError:
+        return False
+    return math.isfinite(quotient) and quotient.is_integer()
+
+
+def _breadth(value: Any) -> int:
+    return len(object_or_empty(value) or list_or_empty(value))
+
+
+_ONCE = ("choices", "patterns", "not")

@@ -10,19 +10,26 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from email.utils import formatdate
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
+import attrs
 from aiohttp import web
 
 from streamchat.local.checks import RefusalError, check, read_body
 from streamchat.local.model import answer
 from streamchat.local.shapes import characters
 from streamchat.local.unary import fold
+from streamchat.local.wire import (
+    Connection,
+    HttpServer,
+    Receiver,
+    headers,
+    inflate,
+    refusal_response,
+)
 from streamchat.protocol.codec import DONE, encode_event
 from streamchat.protocol.events import ContentDelta, Event, ToolCallDelta, ToolPlanDelta
 from streamchat.protocol.plain import encode_json
@@ -30,10 +37,10 @@ from streamchat.protocol.sse import encode_frame
 
 __all__ = ["LocalServer", "paced"]
 
-MAX_BODY = 32 * 1024 * 1024
-"""Bytes of one request body: Cohere takes 20 MB of images, and base64 adds a third."""
 BATCH = 16 * 1024
 """Bytes that go into one write when no pace is set."""
+HEAVY = 16 * 1024
+"""Bytes of a body above which the request is worked on in a thread."""
 
 _DELTAS = (ContentDelta, ToolPlanDelta, ToolCallDelta)
 
@@ -89,7 +96,8 @@ class LocalServer:
         self._pace = tokens_per_second
         self._api_key = api_key
         self._answer = answer
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
+        self._receiver = Receiver()
         self._handlers: set[asyncio.Task[Any]] = set()
         self._url = ""
 
@@ -115,10 +123,9 @@ class LocalServer:
         """
         if self._runner is not None:
             raise RuntimeError("LocalServer is running already")
-        app = web.Application(client_max_size=MAX_BODY)
-        app.router.add_route("*", "/{path:.*}", self._handle)
         # A client that leaves cancels its handler, so that generation ends at once.
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
+        server = HttpServer(self._handle, handler_cancellation=True)
+        runner = web.ServerRunner(server, shutdown_timeout=0)
         self._runner = runner
         try:
             await runner.setup()
@@ -162,33 +169,51 @@ class LocalServer:
 
     # --- one exchange ----------------------------------------------------------------------------
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
         assert task is not None
         self._handlers.add(task)
         task.add_done_callback(self._handlers.discard)
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        connection.receiving_body()
         try:
-            body = await self._admit(request)
+            response = await self._respond(request, connection)
         except RefusalError as refusal:
-            return _refuse(refusal)
-        events = self._answer(body)
-        if body.get("stream") is True:
-            return await self._stream(request, events)
-        return _unary(fold(events), characters(body["messages"]))
-
-    async def _admit(self, request: web.Request) -> dict[str, Any]:
-        """The checked body, or a refusal."""
-        _check_origin(request)
-        if request.path != "/v2/chat":
-            raise RefusalError(404, "404 page not found")
-        if request.method != "POST":
-            raise RefusalError(405, "405 method not allowed")
-        self._check_key(request.headers.get("Authorization", ""))
+            connection.answering()
+            response = refusal_response(refusal)
         try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise RefusalError(413, f"request body is larger than {MAX_BODY} bytes") from None
-        return check(read_body(body))
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionResetError:
+            pass  # the client left: nobody is there to be told
+        if request.content.is_eof():  # else the next bytes are the rest of a refused body
+            connection.answered()
+        return response
+
+    async def _respond(
+        self, request: web.BaseRequest, connection: Connection
+    ) -> web.StreamResponse:
+        """The response, already streamed or still to be sent; raises RefusalError."""
+        _check_origin(request)
+        _check_route(request)
+        self._check_key(request.headers.get("Authorization", ""))
+        if request.path == MODELS_PATH:
+            return web.Response(body=encode_json(MODELS), headers=headers("application/json"))
+        received = await self._receiver.receive(request)
+        connection.answering()
+        encoding = request.headers.get("Content-Encoding", "")
+        run: Run = asyncio.to_thread if encoding or is_heavy(received) else _at_once
+        try:
+            body = await run(_read, received, encoding)
+        finally:
+            self._receiver.release(received)
+        if self._answer is not answer:
+            run = _at_once  # a caller's own answer= runs on the event loop
+        events = await run(self._answer, body)
+        if body.get("stream") is True:
+            return await self._stream(request, events, run, _framing_for(request))
+        return await run(_unary, events, body)
 
     def _check_key(self, authorization: str) -> None:
         if self._api_key is None:
@@ -200,33 +225,116 @@ class LocalServer:
         if not hmac.compare_digest(given, self._api_key.encode()):
             raise RefusalError(401, "invalid api token")
 
-    async def _stream(self, request: web.Request, events: Iterable[Event]) -> web.StreamResponse:
-        response = web.StreamResponse(headers=_headers("text/event-stream"))
+    async def _stream(
+        self, request: web.BaseRequest, events: Iterable[Event], run: Run, framing: Framing
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers=headers(framing.content_type))
         try:
             await response.prepare(request)
             if self._pace is None:
-                await _write_batches(response, events)
+                await _write_batches(response, events, run, framing)
             else:
                 loop = asyncio.get_running_loop()
                 async for event in paced(events, self._pace, clock=loop.time, sleep=asyncio.sleep):
-                    await response.write(encode_frame(encode_event(event)))
-                await response.write(encode_frame(DONE))
+                    await response.write(await run(framing.encode, event))
+                if framing.end:
+                    await response.write(framing.end)
             await response.write_eof()
         except ConnectionResetError:
             pass  # the client left: nobody is there to be told
         return response
 
 
-async def _write_batches(response: web.StreamResponse, events: Iterable[Event]) -> None:
-    """Write about 16 KiB at a time; other tasks get their turn between two writes."""
+# --- framing -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Framing:
+    """How the events of a stream are written."""
+
+    content_type: str
+    encode: Callable[[Event], bytes]
+    end: bytes
+    """The terminator after the last event."""
+
+
+def _as_frame(event: Event) -> bytes:
+    return encode_frame(encode_event(event))
+
+
+def _as_line(event: Event) -> bytes:
+    return encode_event(event).data + b"\n"
+
+
+SERVER_SENT_EVENTS = Framing("text/event-stream", _as_frame, encode_frame(DONE))
+JSON_LINES = Framing("application/stream+json", _as_line, b"")
+_JSON_TYPES = ("application/json", "application/stream+json")
+
+
+def _framing_for(request: web.BaseRequest) -> Framing:
+    """JSON lines for an ``Accept`` that names JSON and neither any type nor an event stream."""
+    ranges = ",".join(request.headers.getall("Accept", ())).lower().split(",")
+    types = {media_range.partition(";")[0].strip() for media_range in ranges}
+    if types.isdisjoint(_JSON_TYPES) or not types.isdisjoint(
+        ("*/*", "text/*", "text/event-stream")
+    ):
+        return SERVER_SENT_EVENTS
+    return JSON_LINES
+
+
+# --- work that could hold the event loop ---------------------------------------------------------
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """Calls a function: at once on the event loop, or in a thread."""
+
+    async def __call__(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+async def _at_once(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    return func(*args, **kwargs)
+
+
+def is_heavy(body: bytes | bytearray) -> bool:
+    """Whether a request may take more than a few milliseconds and is worked on in a thread.
+
+    That is a long body, or one that may hold a JSON Schema: few bytes of it can ask for much.
+    """
+    return (
+        len(body) > HEAVY
+        or b'"tools"' in body
+        or b'"response_format"' in body
+        or b"\\" in body  # JSON within a text has escaped quotation marks
+    )
+
+
+def _read(received: bytearray, encoding: str) -> dict[str, Any]:
+    return check(read_body(inflate(received, encoding)))
+
+
+def _next_batch(events: Iterator[Event], framing: Framing) -> tuple[bytes, bool]:
+    """About 16 KiB of events, and whether there are more."""
     batch = bytearray()
     for event in events:
-        batch += encode_frame(encode_event(event))
+        batch += framing.encode(event)
         if len(batch) >= BATCH:
-            await response.write(bytes(batch))
-            await asyncio.sleep(0)
-            batch.clear()
-    await response.write(bytes(batch + encode_frame(DONE)))
+            return bytes(batch), True
+    return bytes(batch), False
+
+
+async def _write_batches(
+    response: web.StreamResponse, events: Iterable[Event], run: Run, framing: Framing
+) -> None:
+    """Write about 16 KiB at a time; other tasks get their turn between two writes."""
+    iterator = iter(events)
+    more = True
+    while more:
+        batch, more = await run(_next_batch, iterator, framing)
+        await response.write(batch if more else batch + framing.end)
+        await asyncio.sleep(0)
 
 
 async def paced(
@@ -254,39 +362,52 @@ async def paced(
 # --- answers -------------------------------------------------------------------------------------
 
 
-def _headers(content_type: str) -> dict[str, str]:
-    """The recorded headers, in their recorded case (recordings, section 3)."""
-    return {
-        "access-control-expose-headers": "X-Debug-Trace-ID",
-        "cache-control": "no-cache, no-store, no-transform, must-revalidate, private, max-age=0",
-        "content-type": content_type,
-        "expires": "Thu, 01 Jan 1970 00:00:00 GMT",
-        "pragma": "no-cache",
-        "vary": "Origin",
-        "x-accel-expires": "0",
-        "x-debug-trace-id": uuid.uuid4().hex,
-        "date": formatdate(usegmt=True),
-        "x-envoy-upstream-service-time": "10",
-        "server": "envoy",
-        "Via": "1.1 google",
-        "Alt-Svc": 'h3=":443"; ma=2592000,h3-29=":443"; ma=2592000',
-    }
-
-
-def _unary(body: dict[str, Any], characters: int) -> web.Response:
+def _unary(events: Iterable[Event], request: Mapping[str, Any]) -> web.Response:
+    body = fold(events)
     tokens = body["usage"].get("tokens", {})
     counts = {
-        "num_chars": str(characters),
+        "num_chars": str(characters(request["messages"])),
         "num_tokens": str(tokens.get("input_tokens", 0) + tokens.get("output_tokens", 0)),
     }
-    return web.Response(body=encode_json(body), headers=_headers("application/json") | counts)
+    return web.Response(body=encode_json(body), headers=headers("application/json") | counts)
 
 
-def _refuse(refusal: RefusalError) -> web.Response:
-    body = {"id": str(uuid.uuid4()), "message": refusal.message}
-    return web.Response(
-        status=refusal.status, body=encode_json(body), headers=_headers("application/json")
-    )
+# --- routes --------------------------------------------------------------------------------------
+
+MODELS_PATH = "/v1/models"
+_NAMES = (
+    "command-a-plus-05-2026",
+    "command-a-03-2025",
+    "command-a-reasoning-08-2025",
+    "command-a-vision-07-2025",
+    "command-r7b-12-2024",
+)
+MODELS: dict[str, Any] = {
+    "models": [
+        {
+            "name": name,
+            "endpoints": ["chat"],
+            "finetuned": False,
+            "context_length": 256_000,
+            "default_endpoints": ["chat"] if place == 0 else [],
+        }
+        for place, name in enumerate(_NAMES)
+    ]
+}
+"""Names that clients know. The demo model answers to every name, these among them."""
+_METHODS = {"/v2/chat": "POST", MODELS_PATH: "GET"}
+
+
+def _check_route(request: web.BaseRequest) -> None:
+    method = _METHODS.get(request.path)
+    if request.path == "/v1/chat":
+        raise RefusalError(
+            404, "404 page not found: Chat v1 is not supported here, use POST /v2/chat"
+        )
+    if method is None:
+        raise RefusalError(404, "404 page not found")
+    if request.method != method:
+        raise RefusalError(405, "405 method not allowed")
 
 
 # --- who may talk to it --------------------------------------------------------------------------
@@ -301,7 +422,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_origin(request: web.Request) -> None:
+def _check_origin(request: web.BaseRequest) -> None:
     """Refuse what web pages send: DNS rebinding shows in ``Host``, other sites in ``Origin``."""
     origin = request.headers.get("Origin")
     addresses = [f"//{request.headers.get('Host', '')}", *([origin] if origin else [])]

@@ -12,6 +12,8 @@ from streamchat.protocol.plain import decode_json, to_plain
 
 __all__ = ["characters", "list_or_empty", "object_or_empty", "parse_json", "strings_in"]
 
+JSON_LIMIT = 200_000
+"""Code points of a text that is still read as JSON."""
 JSON_DEPTH = 50
 """Nesting of JSON inside a text that is still read as JSON."""
 
@@ -32,7 +34,9 @@ def strings_in(value: Any) -> list[str]:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; ``None`` for all other texts, and for one nested too deeply."""
+    """The value of a JSON text; ``None`` for all other texts and for one too long or too deep."""
+    if len(text) > JSON_LIMIT:
+        return None
     try:
         value = to_plain(decode_json(text))
     except ValueError:
@@ -47,7 +51,16 @@ def _depth(value: Any) -> int:
 
 def characters(value: Any) -> int:
     """The length of all text inside a value; keys and inlined images do not count."""
-    if isinstance(value, str):
-        return 0 if value.startswith("data:") else len(value)
-    inner = [*object_or_empty(value).values(), *list_or_empty(value)]
-    return sum(map(characters, inner)) if isinstance(value, Mapping | list) else value is not None
+    total = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            total += 0 if item.startswith("data:") else len(item)
+        elif isinstance(item, dict):
+            waiting += cast("dict[str, Any]", item).values()
+        elif isinstance(item, list):
+            waiting += item
+        else:
+            total += item is not None
+    return total

@@ -138,9 +138,15 @@ def names(text: str, ignore: frozenset[str] = frozenset()) -> list[str]:
     """
     weak: list[str] = []
     strong: list[str] = []
-    for run, initial in _capitalised_runs(text, ignore):
+    waiting = (-1, "")
+    for run, initial, start, end in _capitalised_runs(text, ignore):
+        if waiting[1] and _LIST_COMMA.fullmatch(text, waiting[0], start):
+            strong.append(waiting[1])  # "Ana and Bob": the first of a list is a name as well
+            initial = False
         # A lone capital at the start of a sentence says nothing: any word has it there.
-        (weak if initial and len(run) == 1 else strong).append(" ".join(run))
+        lone = initial and len(run) == 1
+        (weak if lone else strong).append(" ".join(run))
+        waiting = (end, run[0]) if lone else (-1, "")
     if strong or weak:
         return strong or weak
     return [
@@ -151,25 +157,31 @@ def names(text: str, ignore: frozenset[str] = frozenset()) -> list[str]:
     ]
 
 
-def _capitalised_runs(text: str, ignore: frozenset[str]) -> Iterator[tuple[list[str], bool]]:
-    """Capitalised words that stand side by side, and whether the first begins a sentence."""
+_LIST_COMMA = re.compile(r"\s*(?:,|&|,?\s+(?:and|or|y|e|et|und)\b)\s*")
+
+
+def _capitalised_runs(
+    text: str, ignore: frozenset[str]
+) -> Iterator[tuple[list[str], bool, int, int]]:
+    """Capitalised words side by side, whether they begin a sentence, and where they stand."""
     run: list[str] = []
     initial = False
-    end = 0
+    start = end = 0
     for match in _NAME_WORD.finditer(text):
         word = match.group()
         fits = word[0].isupper() and not is_stop_word(word) and stem(word) not in ignore
         if run and not (fits and text[end : match.start()] == " "):
-            yield run, initial
+            yield run, initial, start, end
             run = []
         if fits:
             if not run:
+                start = match.start()
                 before = text[max(0, match.start() - 4) : match.start()].rstrip(" \"\u201c\u00ab'(")
                 initial = not before or before[-1] in ".!?:\n"
             run.append(word)
             end = match.end()
     if run:
-        yield run, initial
+        yield run, initial, start, end
 
 
 _TOKEN = re.compile(

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamchat.local.checks import RefusalError, check
+from streamchat.local.filler import fill
 from streamchat.local.hints import Hints
 from streamchat.local.model import answer
-from streamchat.local.schema import fill
 from streamchat.local.unary import fold
 from streamchat.local.words import cut, names, numbers, sentences
 from streamchat.protocol.codec import decode_event, encode_event

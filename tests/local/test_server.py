@@ -398,7 +398,7 @@ async def test_only_this_machine_is_answered(
 async def test_a_body_over_the_limit_is_refused(
     server: LocalServer, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamchat.local.server.MAX_BODY", 100)
+    monkeypatch.setattr("streamchat.local.wire.MAX_BODY", 100)
     async with LocalServer() as small:
         status, _, body = await post(session, small, HELLO | {"seed": 1, "safety_mode": "STRICT"})
     assert status == 413

@@ -1,0 +1,132 @@
+"""JSON Schema's ``format``: whether a text has it, and texts that have it. Imports nothing of ours."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal, InvalidOperation
+
+__all__ = ["example_of_format", "fits_format"]
+
+_FIRST_DAY = date(2026, 1, 1)
+_LABEL = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
+_PATTERNS = {
+    "date-time": r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)",
+    "date": r"\d{4}-\d\d-\d\d",
+    "time": r"\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)",
+    "duration": (
+        r"P(?!$)(\d{1,9}W|(\d{1,9}Y)?(\d{1,9}M)?(\d{1,9}D)?"
+        r"(T(?!$)(\d{1,9}H)?(\d{1,9}M)?(\d{1,9}(\.\d{1,9})?S)?)?)"
+    ),
+    "email": rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(\.{_LABEL}){{0,8}}",
+    "hostname": rf"{_LABEL}(\.{_LABEL}){{0,20}}",
+    "uuid": r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+    "uri": r"[A-Za-z][A-Za-z0-9+.-]{0,30}:[!#-;=?-\[\]_a-z~]{1,2000}",
+    "uri-reference": r"[!#-;=?-\[\]_a-z~]{0,2000}",
+    "json-pointer": r"(/([^~/]|~[01]){0,2000}){0,20}",
+}
+_COMPILED = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
+_ALIASES = {
+    "datetime": "date-time",
+    "timestamp": "date-time",
+    "idn-email": "email",
+    "idn-hostname": "hostname",
+    "url": "uri",
+    "iri": "uri",
+    "uri-template": "uri",
+    "iri-reference": "uri-reference",
+    "uuid4": "uuid",
+    "byte": "base64",
+}
+_CHECKED_LENGTH = 3_000
+
+
+def _kind_of(stated: object) -> str:
+    kind = stated.casefold() if isinstance(stated, str) else ""
+    return _ALIASES.get(kind, kind)
+
+
+def fits_format(stated: object, text: str) -> bool:
+    """Whether the text has the format; True for formats that are not known."""
+    kind = _kind_of(stated)
+    if kind in _COMPILED and (
+        len(text) > _CHECKED_LENGTH or not _COMPILED[kind].fullmatch(text) or not text.isascii()
+    ):
+        return False
+    check = _CHECKS.get(kind)
+    try:
+        if check is not None:
+            check(text)
+    except (ValueError, InvalidOperation, binascii.Error):
+        return False
+    return True
+
+
+def _plain_decimal(text: str) -> None:
+    if len(text) > _CHECKED_LENGTH or not Decimal(text).is_finite():
+        raise ValueError("not a finite number")
+
+
+_CHECKS: dict[str, Callable[[str], object]] = {
+    "date-time": lambda text: datetime.fromisoformat(_six_digits(text.upper())),
+    "date": date.fromisoformat,
+    "time": lambda text: time.fromisoformat(_six_digits(text.upper())),
+    "ipv4": ipaddress.IPv4Address,
+    "ipv6": ipaddress.IPv6Address,
+    "decimal": _plain_decimal,
+    "base64": lambda text: base64.b64decode(text, validate=True),
+}
+
+
+def _six_digits(text: str) -> str:
+    """A time with at most the six digits of a second that Python reads."""
+    return re.sub(r"(\.\d{6})\d+", r"\1", text)
+
+
+def example_of_format(stated: object, variant: int = 0) -> str | None:
+    """A text in the format; None for formats that are not known.
+
+    Args:
+        stated: the ``format`` of a schema.
+        variant: another number gives another text.
+    """
+    kind = _kind_of(stated)
+    number = str(variant) if variant else ""
+    day = _FIRST_DAY + timedelta(days=variant % 300_000)
+    clock = f"{(12 + variant // 3600) % 24:02}:{variant // 60 % 60:02}:{variant % 60:02}Z"
+    match kind:
+        case "date-time":
+            return f"{day}T12:00:00Z"
+        case "date":
+            return str(day)
+        case "time":
+            return clock
+        case "duration":
+            return f"PT{variant + 1}H"
+        case "email":
+            return f"someone{number}@example.com"
+        case "hostname":
+            return f"{f'host{number}.' if number else ''}example.com"
+        case "uri" | "uri-reference":
+            return f"https://example.com/{number}"
+        case "uuid":
+            return str(uuid.UUID(int=(0x4000 << 64) | (0x8 << 60) | (variant % 2**60)))
+        case "ipv4":
+            return str(ipaddress.IPv4Address(0xC0000201 + variant % 250))
+        case "ipv6":
+            return str(ipaddress.IPv6Address((0x20010DB8 << 96) + 1 + variant))
+        case "json-pointer":
+            return f"/text{number}"
+        case "regex":
+            return f"text{number}"
+        case "decimal":
+            return f"{variant + 1}.5"
+        case "base64":
+            return base64.b64encode(f"text{number}".encode()).decode()
+        case _:
+            return None
