@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +17,13 @@ from rich.console import Console
 from streamchat import AuthenticationError, Client, FanOutResult, Limiter
 from streamchat.cli.connect import connected
 from streamchat.cli.outcome import EXIT_CODES, Outcome
+from streamchat.cli.places import Places, unusable
 from streamchat.cli.plot import checked_plotting, plot
 from streamchat.cli.progress import Tally, watched
-from streamchat.cli.rows import Line, error_row, errors_path, read_lines, result_row
-from streamchat.cli.terminal import Screen
+from streamchat.cli.rows import Line, error_row, read_lines, result_row
+from streamchat.cli.terminal import Screen, visible_name
 from streamchat.journal import Journal
+from streamchat.journal.files import Lines
 from streamchat.protocol.plain import encode_json
 
 __all__ = ["batch"]
@@ -106,6 +109,7 @@ def batch(
     """
     if picture is not None:
         checked_plotting()
+    places = Places.checked(source, out, picture)
 
     def run(client: Client, requests: Iterator[dict[str, Any]]) -> Results:
         if cluster is None:
@@ -128,15 +132,18 @@ def batch(
         )
 
     job = Job(
-        source=source,
-        out=out,
+        places=places,
         model=model,
         resumes=resume,
         is_ordered=ordered,
         run=run,
     )
     screen = Screen()
-    with asyncio.Runner() as runner, connected(runner, screen, None) as client:
+    with (
+        asyncio.Runner() as runner,
+        connected(runner, screen, None) as client,
+        contextlib.closing(job),
+    ):
         tally = job.prepared()
         try:
             with watched(tally) as moved:
@@ -146,11 +153,11 @@ def batch(
             raise
         finally:
             job.close()
-            Console(stderr=True).print(tally.table(str(out)))
-            if picture is not None:
-                plot(tally, picture)
+            Console(stderr=True).print(tally.table(visible_name(out)))
+            if places.picture is not None:
+                plot(tally, places.picture)
     if tally.failed or tally.bad:
-        screen.note(f"What failed, and why: {errors_path(out)}")
+        screen.note(f"What failed, and why: {visible_name(places.errors)}")
     click.get_current_context().exit(Outcome.OK if tally.is_complete else Outcome.FAILED)
 
 
@@ -170,46 +177,48 @@ Run = Callable[[Client, Iterator[dict[str, Any]]], Results]
 class Job:
     """One run of a batch."""
 
-    source: Path
-    out: Path
+    places: Places
     model: str
     resumes: bool
     is_ordered: bool
     run: Run
     _opened: contextlib.ExitStack = attrs.Factory(contextlib.ExitStack)
     _journal: Journal = attrs.field(init=False)
-    _errors: Any = attrs.field(init=False)
+    _errors: Lines = attrs.field(init=False)
 
     def prepared(self) -> Tally:
         """Read the input once, open the journal, and say what is to be done.
 
         Raises:
-            click.BadParameter: the input cannot be read.
+            click.BadParameter: the input cannot be read, or the output not written.
             ConfigurationError: what is there cannot be resumed; see :class:`streamchat.Journal`.
         """
         tally = Tally(0)
-        if not self.source.exists():
-            raise click.BadParameter(f"{self.source}: no such file", param_hint="IN.jsonl")
         keys = self._keys(tally)
-        if self.resumes:
-            self._journal = Journal.resume(self.out, keys)
-        else:
-            for _ in keys:
-                pass
-            self._journal = Journal.create(self.out, fresh=True)
+        out = self.places.out
+        try:
+            if self.resumes:
+                self._journal = Journal.resume(out, keys)
+            else:
+                for _ in keys:
+                    pass
+                self._journal = Journal.create(out, fresh=True)
+        except OSError as error:
+            raise unusable(error, out, "-o") from None
         self._opened.callback(self._journal.close)
-        self._errors = self._opened.enter_context(errors_path(self.out).open("wb"))
+        errors = self._opened.enter_context(FileIO(self.places.create_errors(), "ab"))
+        self._errors = Lines(self.places.errors, errors, 0)
         tally.before = self._journal.done
         return tally
 
     def _keys(self, tally: Tally) -> Iterator[str]:
-        for line in read_lines(self.source, self.model):
+        for line in read_lines(self.places.source, self.model):
             tally.total += line.request is not None
             yield line.key
 
     def _requests(self, tally: Tally) -> Iterator[dict[str, Any]]:
         """What is left to do; each is noted before it is sent."""
-        for line in read_lines(self.source, self.model):
+        for line in read_lines(self.places.source, self.model):
             if line.request is None:
                 if line.problem:
                     tally.bad += 1
@@ -241,8 +250,7 @@ class Job:
             self._journal.sort()
 
     def _note(self, row: dict[str, Any]) -> None:
-        self._errors.write(encode_json(row) + b"\n")
-        self._errors.flush()
+        self._errors.append(encode_json(row) + b"\n")
 
     def close(self) -> None:
         """Force everything to the disk."""

@@ -13,6 +13,7 @@ import attrs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from streamchat import FanOutResult
 
@@ -98,8 +99,8 @@ class Tally:
         )
 
     def table(self, title: str) -> Table:
-        """What came of it all."""
-        table = Table(title=title, title_justify="left", show_header=False)
+        """What came of it all; the title is shown as it is, not as markup."""
+        table = Table(title=Text(title), title_justify="left", show_header=False)
         seconds = max(self.seconds, 1e-9)
         rows: list[tuple[str, str]] = [
             ("answered", f"{self.done:,}"),

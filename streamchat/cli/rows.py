@@ -11,9 +11,10 @@ import attrs
 import click
 
 from streamchat import ChatOptions, FanOutResult, StatusError, StreamChatError
+from streamchat.cli.terminal import visible_name
 from streamchat.journal import request_key
 
-__all__ = ["Line", "error_row", "errors_path", "read_lines", "result_row"]
+__all__ = ["Line", "error_row", "read_lines", "result_row"]
 
 _BODY_FIELDS = frozenset({"messages", "model", *ChatOptions.__annotations__})
 
@@ -49,7 +50,7 @@ def read_lines(path: Path, model: str) -> Iterator[Line]:
                 yield _line(index, text, model)
     except OSError as error:
         raise click.BadParameter(
-            f"{path}: {error.strerror or 'cannot be read'}", param_hint="IN.jsonl"
+            f"{visible_name(path)}: {error.strerror or 'cannot be read'}", param_hint="IN.jsonl"
         ) from None
 
 
@@ -104,8 +105,3 @@ def error_row(line: Line, error: Exception | str, attempts: int = 0) -> dict[str
     if isinstance(error, StreamChatError) and error.partial is not None:
         row["partial"] = error.partial.to_dict()
     return row
-
-
-def errors_path(out: Path) -> Path:
-    """Where errors go: ``OUT.errors.jsonl`` beside ``OUT.jsonl``."""
-    return out.with_name(f"{out.name.removesuffix('.jsonl')}.errors.jsonl")

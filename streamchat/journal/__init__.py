@@ -45,6 +45,7 @@ from streamchat.journal.files import (
     write_whole,
 )
 from streamchat.journal.keys import Keys, checked_index, checked_key, match, request_key
+from streamchat.journal.places import followed
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import encode_json
 
@@ -115,7 +116,7 @@ class Journal:
             ConfigurationError: there are results, or another process runs this job.
             OSError: a file cannot be opened or written.
         """
-        out = Path(path).resolve()
+        out = followed(path)
         refuse_results(out, fresh=fresh)
         with ExitStack() as opened:
             log = open_locked(out, opened)
@@ -149,7 +150,7 @@ class Journal:
             ValueError: one of ``keys`` is no key. Nothing was changed.
             OSError: a file cannot be opened, read or written.
         """
-        out = Path(path).resolve()
+        out = followed(path)
         if size_of(out) and not beside(out, ".journal").exists():
             raise ConfigurationError(f"{out} has no journal beside it: {NOT_RESUMABLE}")
         with ExitStack() as opened:

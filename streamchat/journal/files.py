@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from streamchat.journal.keys import Keys, checked_index, checked_key
+from streamchat.journal.places import checked_file, created, holds_lines, opened_for_appending
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import decode_json, encode_json, is_mapping
 
@@ -28,6 +29,7 @@ __all__ = [
     "read_indexes",
     "read_keys",
     "read_row",
+    "refuse_foreign",
     "refuse_results",
     "replace",
     "replaced",
@@ -54,9 +56,13 @@ class Lines:
 
     @classmethod
     def open(cls, path: Path, opened: ExitStack) -> Self:
-        """Open it for appending; ``opened`` closes it."""
+        """Open it for appending, created for its owner alone; ``opened`` closes it.
+
+        Raises:
+            ConfigurationError: it is a symbolic link or not a regular file.
+        """
         # Unbuffered: what write() took survives the process.
-        file = opened.enter_context(path.open("ab", buffering=0))
+        file = opened.enter_context(FileIO(opened_for_appending(path), "ab"))
         return cls(path, file, os.fstat(file.fileno()).st_size)
 
     def append(self, line: bytes) -> None:
@@ -94,16 +100,34 @@ def size_of(path: Path) -> int:
 
 
 def refuse_results(out: Path, *, fresh: bool) -> None:
-    """Do not replace results by accident."""
-    if size_of(out) and not fresh:
+    """Do not replace results by accident, and never what is not ours."""
+    if not size_of(out):
+        return
+    if not fresh:
         raise ConfigurationError(
             f"{out} holds results: resume that job, or replace them on purpose (fresh)"
+        )
+    refuse_foreign(out)
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse to replace a file that does not hold rows or keys of a job.
+
+    Raises:
+        ConfigurationError: it holds something else, or is not a regular file.
+    """
+    if checked_file(path) and not holds_lines(path, "index"):
+        raise ConfigurationError(
+            f"{path} does not hold rows of a job, so it is not replaced: remove it, or name another"
         )
 
 
 def open_locked(out: Path, opened: ExitStack) -> Lines:
     """The journal of ``out``, ours alone, with every replacement that was begun completed."""
-    log = Lines.open(beside(out, ".journal"), opened)
+    place = beside(out, ".journal")
+    for path in (place, beside(out, ".new"), beside(place, ".new"), beside(place, ".tmp")):
+        refuse_foreign(path)
+    log = Lines.open(place, opened)
     _lock(log)
     log.size = os.fstat(log.file.fileno()).st_size  # now it grows no more
     roll_forward(out, log)
@@ -163,9 +187,9 @@ def sync_folder(path: Path) -> None:
 
 def write_whole(path: Path, lines: Iterable[bytes], *, like: Path) -> None:
     """A new file with these lines, on the disk, with the permissions of ``like``; or none."""
+    path.unlink(missing_ok=True)
     try:
-        with path.open("wb") as file:
-            shutil.copymode(like, path)
+        with open(created(path, mode=stat.S_IMODE(like.stat().st_mode)), "wb") as file:
             file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
