@@ -45,6 +45,7 @@ from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 if TYPE_CHECKING:  # imported by the methods that need them: see streamchat/__init__.py
     from streamchat.fanout import FanOut, OnError, Requests
     from streamchat.limiter import Limiter
+    from streamchat.stops import Stop
     from streamchat.structured import ParsedAnswer
     from streamchat.tools import FunctionTool, OnToolError, ToolRun
 
@@ -220,6 +221,8 @@ class Client(Listeners):
         limiter: Limiter | None = None,
         on_error: OnError = "return",
         adaptive: bool = False,
+        stop: Stop | None = None,
+        into: type[Any] | None = None,
         model: str | None = None,
         handlers: Iterable[Dispatcher | Handler] = (),
         data: Any = None,
@@ -245,16 +248,29 @@ class Client(Listeners):
                 :class:`~streamchat.Limiter`.
             on_error: ``"return"`` a failure as a result, or ``"raise"`` the first and cancel the rest.
             adaptive: after a 429 run half as many, then slowly more again.
+            stop: when to take no further request; see :class:`~streamchat.Stop`.
+            into: ask for answers of this type, as :meth:`parse` does, and give each as the result's
+                ``value``. An answer that does not fit is a failure.
             model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`, for
                 each of the requests.
 
         Raises:
-            TypeError, ValueError: an argument that means nothing. What is wrong with a single request
-                is its result's ``error``.
+            TypeError, ValueError: an argument that is unknown or means nothing. What is wrong with a
+                single request is its result's ``error``.
         """
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.fanout import FanOut, FanOutOptions
+        from streamchat.structured import asking_for_json, read_answer, response_format
 
+        if into is not None:
+            if "response_format" in options:
+                raise TypeError("into= asks for its own response_format: give one of the two")
+            options = {**options, "response_format": response_format(into)}
+        # Now, and not once for each of the requests.
+        ChatRequest.build("-", model or self._model or "-", options)
+        _instance("timeout", timeout, Timeout, self._timeout)
+        _instance("retry", retry, Retry, self._retry)
+        checked_headers(headers)
         given = as_dispatchers(handlers)
         most = self._transport.max_connections
         chosen = FanOutOptions(
@@ -264,6 +280,8 @@ class Client(Listeners):
             on_error=on_error,
             is_adaptive=adaptive,
             data=data,
+            stop=stop,
+            read=None if into is None else lambda answer: read_answer(answer, into),
         )
         if most:
             chosen = attrs.evolve(chosen, concurrency=min(concurrency, most))
@@ -280,6 +298,10 @@ class Client(Listeners):
             merged = {**common, **keywords}
             own = as_dispatchers(merged.pop("handlers", ()))
             messages = merged.pop("messages")
+            if into is not None:
+                if "response_format" in keywords:
+                    raise TypeError("into= asks for its own response_format: give one of the two")
+                messages = asking_for_json(plain_messages(messages))
             merged["headers"] = hidden(merged["headers"])
             return self._stream(
                 messages, handlers=(*given, *own), index=index, pacer=pacer, **merged

@@ -11,6 +11,7 @@ import os
 import stat
 from pathlib import Path
 
+from streamchat.journal.packing import PLAIN, Packing
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import decode_json, is_mapping
 
@@ -108,16 +109,26 @@ def created(path: Path, *, mode: int = PRIVATE) -> int:
     return descriptor
 
 
-def holds_lines(path: Path, name: str, *, start: bytes = b'{"index":') -> bool:
+def holds_lines(
+    path: Path, name: str, *, packing: Packing = PLAIN, first: str | None = None
+) -> bool:
     """Whether a file is empty or begins with a JSON object that has this name.
+
+    Args:
+        path: the file.
+        name: a key of the object.
+        packing: how it stores its lines.
+        first: the first key of the lines that are written there. Default: ``name``.
 
     What a killed process or a power failure leaves counts too: a first line that was cut off, or zeros.
     """
-    with path.open("rb") as file:
-        line = file.readline()
+    line = packing.first_line(path)
+    if line is None:
+        return False
     if not line.strip(b"\0"):
         return True
     if not line.endswith(b"\n"):
+        start = b'{"%b":' % (first or name).encode()
         return line.startswith(start) or start.startswith(line)
     try:
         value = decode_json(line)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from streamchat import MessageStart
@@ -67,6 +68,16 @@ def failing(*prompts: str, status: int = 422) -> Reply:
             writer.write(b"content-length: %d\r\n\r\n%b" % (len(told), told))
 
     return reply
+
+
+@attrs.define
+class Changing:
+    """Replies with whatever it is set to."""
+
+    reply: Reply
+
+    async def __call__(self, writer: asyncio.StreamWriter, request: Request) -> None:
+        await self.reply(writer, request)
 
 
 async def batch(wire: Wire | LocalServer, *arguments: str | Path) -> Ran:
@@ -132,13 +143,15 @@ async def test_what_failed_is_tried_again_and_nothing_else(tmp_path: Path) -> No
     """A second run sends only what has no row; a third has nothing to do."""
     source = write(tmp_path / "in.jsonl", [{"prompt": name} for name in "abcde"])
     out = tmp_path / "out.jsonl"
-    async with serve(failing("b", "d")) as wire:
+    server = Changing(failing("b", "d"))
+    async with serve(server) as wire:
         assert (await batch(wire, source, "-o", out)).code == 1
-    assert {row["error"] for row in rows(tmp_path / "out.errors.jsonl")} == {
-        "UnprocessableEntityError"
-    }
-    first = rows(out)
-    async with serve(echo) as wire:
+        assert {row["error"] for row in rows(tmp_path / "out.errors.jsonl")} == {
+            "UnprocessableEntityError"
+        }
+        first = rows(out)
+        server.reply = echo
+        wire.requests.clear()
         assert (await batch(wire, source, "-o", out)).code == 0
         assert sorted(map(asked, wire.requests)) == ["b", "d"]
         assert (await batch(wire, source, "-o", out)).code == 0
@@ -229,7 +242,8 @@ async def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None
             reached.set()
             await stopped.wait()
 
-    async with serve(half) as wire:
+    server = Changing(half)
+    async with serve(server) as wire:
         process = await asyncio.create_subprocess_exec(
             *(*COMMAND, "batch", source, "-o", out, "--concurrency", "2"),
             env=environment(env(wire)),
@@ -240,10 +254,10 @@ async def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None
         _, err = await process.communicate()
         stopped.set()
         await asyncio.sleep(0)
-    assert (process.returncode, b"Traceback" in err) == (130, False), err
-    assert b"goes on from here" in err
-    assert len(rows(out)) >= 9
-    async with serve(echo) as wire:
+        assert (process.returncode, b"Traceback" in err) == (130, False), err
+        assert b"goes on from here" in err
+        assert len(rows(out)) >= 9
+        server.reply = echo
         assert (await batch(wire, source, "-o", out)).code == 0
     assert sorted(row["index"] for row in rows(out)) == list(range(40))
 

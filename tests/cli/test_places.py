@@ -24,6 +24,10 @@ from tests.cli.command import on_terminal, run_async
 LINE = '{"prompt": "a"}\n'
 
 
+def checked(source: Path, out: Path, picture: Path | None = None) -> Places:
+    return Places.checked(str(source), str(out), None if picture is None else str(picture))
+
+
 def tried(*arguments: str | Path) -> tuple[int, str]:
     """Exit code and message of a batch that is refused before anything is sent."""
     ran = CliRunner().invoke(
@@ -105,16 +109,16 @@ def test_a_picture_in_place_of_another_file_is_refused(
 ) -> None:
     """Also where only the case of the name differs, before either file is there."""
     with pytest.raises(click.UsageError, match="are the same file"):
-        Places.checked(source, tmp_path / "out.jsonl", tmp_path / name)
+        checked(source, tmp_path / "out.jsonl", tmp_path / name)
 
 
 def test_a_picture_does_not_replace_what_is_not_one(tmp_path: Path, source: Path) -> None:
     notes = tmp_path / "notes.md"
     notes.write_text("mine")
     with pytest.raises(click.BadParameter, match="holds something else than SVG"):
-        Places.checked(source, tmp_path / "out.jsonl", notes)
+        checked(source, tmp_path / "out.jsonl", notes)
     notes.write_text("<svg></svg>")
-    Places.checked(source, tmp_path / "out.jsonl", notes)
+    checked(source, tmp_path / "out.jsonl", notes)
 
 
 def test_names_that_differ_in_case_are_two_files_where_they_are(
@@ -124,13 +128,12 @@ def test_names_that_differ_in_case_are_two_files_where_they_are(
     out = tmp_path / "IN.jsonl"
     if out.exists():
         pytest.skip("this file system ignores case")
-    assert Places.checked(source, out, None).out == out
+    assert checked(source, out, None).out == out
 
 
-def test_terminals_and_null_may_be_used_twice(tmp_path: Path) -> None:
-    """They hold nothing that could be destroyed; a device is no place for rows that are resumed."""
-    with pytest.raises(click.BadParameter, match="not a regular file"):
-        Places.checked(Path("/dev/null"), Path("/dev/null"), None)
+def test_terminals_and_null_may_be_used_twice() -> None:
+    """They hold nothing that could be destroyed."""
+    assert checked(Path("/dev/null"), Path("/dev/null")).is_stream
 
 
 def test_two_outputs_never_share_an_errors_file() -> None:
@@ -201,7 +204,7 @@ def test_an_errors_file_with_a_second_name_is_replaced_not_emptied(
     row = '{"index":0,"line":1,"id":null,"error":"BadLine","message":"x"}\n'
     errors_path(out).write_text(row)
     backup.hardlink_to(errors_path(out))
-    os.close(Places.checked(source, out, None).create_errors())
+    os.close(checked(source, out, None).create_errors(errors_path(out)))
     assert backup.read_text() == row
     assert errors_path(out).read_text() == ""
 
@@ -228,7 +231,7 @@ def test_links_in_a_circle_end(tmp_path: Path, source: Path) -> None:
     one.symlink_to(other)
     other.symlink_to(one)
     with pytest.raises(click.BadParameter, match="symbolic links"):
-        Places.checked(source, one, None)
+        checked(source, one, None)
 
 
 def test_answers_are_created_for_their_owner_alone(
@@ -244,7 +247,7 @@ def test_answers_are_created_for_their_owner_alone(
         assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
         source = tmp_path / "in.jsonl"
         source.write_text(LINE)
-        os.close(Places.checked(source, out, None).create_errors())
+        os.close(checked(source, out, None).create_errors(errors_path(out)))
         assert stat.S_IMODE(errors_path(out).stat().st_mode) == 0o600
         out.chmod(0o640)
         seen: list[tuple[int, int]] = []

@@ -33,6 +33,7 @@ TIERS: list[set[str]] = [
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
+    {"stops"},
     {"routes"},
     {"dispatcher"},
     {"transport"},
