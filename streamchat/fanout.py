@@ -218,7 +218,7 @@ class _Engine:
         self._is_closing = False
         """Whether tasks are cancelled by us."""
         self._failure: BaseException | None = None
-        self.count = StopCount(options.stop, options.clock) if options.stop is not None else None
+        self.count = StopCount(options.stop) if options.stop is not None else None
         self.is_stopped = False
         """Whether a limit of ``Stop`` was reached."""
         self._deadline: asyncio.TimerHandle | None = None
@@ -267,7 +267,7 @@ class _Engine:
         count = self.count
         if count is None:
             return
-        count.begin()
+        count.begin(loop.time)
         if count.stop.seconds is not None:
             # The engine holds the timer, and the timer must not keep a dropped engine alive.
             engine = ref(self)

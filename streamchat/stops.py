@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,7 @@ class StopCount:
     """How far a fan-out is from its limits."""
 
     stop: Stop
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
     results: int = 0
     failures: int = 0
     tokens: float = 0
@@ -75,8 +76,9 @@ class StopCount:
     cause: Exception | None = None
     _started: float = 0.0
 
-    def begin(self) -> None:
-        """The first request may be taken."""
+    def begin(self, clock: Callable[[], float] | None = None) -> None:
+        """Start the time; ``clock`` is the one that timers go by."""
+        self.clock = clock or self.clock
         self._started = self.clock()
 
     def add(self, response: ChatResponse | None, error: Exception | None) -> None:

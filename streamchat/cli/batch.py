@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from io import FileIO
 from typing import Any, Protocol
@@ -179,7 +178,7 @@ def batch(
             )
         from streamchat.ray import RayFanOut
 
-        count = StopCount(stop, time.monotonic)
+        count = StopCount(stop)
         results = RayFanOut(
             _until_stopped(requests, count),
             actors=actors,

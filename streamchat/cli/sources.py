@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -27,6 +27,8 @@ MAX_LINE = 64 * 2**20
 
 _HINT = "IN.jsonl"
 _HEAD = 1 << 16
+_FRAME_CHUNK = 1 << 12
+"""Small, as a frame may grow 30,000-fold."""
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -87,7 +89,8 @@ class Source:
         except click.BadParameter:
             raise
         except Exception as error:
-            if not self._packing.startswith("z") or type(error).__name__ != "ZstdError":
+            # ZstdError; the module may not be installed, so its class has no name here.
+            if self._packing != "zstd" or type(error).__name__ != "ZstdError":
                 raise
             raise self._broken(number) from None
 
@@ -101,11 +104,8 @@ class Source:
         if self._packing == "gzip":
             return cast("IO[bytes]", gzip.GzipFile(fileobj=self._file, mode="rb"))
         if self._packing == "zstd":
-            decompressor = zstandard(self.name).ZstdDecompressor()
-            reader: Any = decompressor.stream_reader(
-                self._file, read_across_frames=True, closefd=False
-            )
-            return cast("IO[bytes]", io.BufferedReader(reader))
+            make = zstandard(self.name).ZstdDecompressor().decompressobj
+            return cast("IO[bytes]", io.BufferedReader(_Frames(self._file, make)))
         return self._file
 
     def _look(self) -> None:
@@ -126,6 +126,42 @@ class Source:
                     self.name,
                     "is UTF-16, and JSON lines are UTF-8: iconv -f UTF-16 -t UTF-8 converts it",
                 )
+
+
+class _Frames(io.RawIOBase):
+    """What zstd frames hold, one behind the other; zstandard's own reader takes a cut one for whole."""
+
+    def __init__(self, file: IO[bytes], make: Callable[[], Any]) -> None:
+        self._file = file
+        self._make = make
+        self._frame: Any = None
+        self._ready = io.BytesIO()
+
+    def readable(self) -> bool:
+        """It is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as it goes.
+
+        Raises:
+            EOFError: the last frame is cut off.
+        """
+        while not (size := self._ready.readinto(buffer)):
+            data = self._file.read(_FRAME_CHUNK)
+            if not data and self._frame is not None:
+                raise EOFError("the last frame is cut off")
+            if not data:
+                return 0
+            pieces: list[bytes] = []
+            while data:
+                self._frame = self._frame or self._make()
+                pieces.append(self._frame.decompress(data))
+                data = b""
+                if self._frame.eof:
+                    data, self._frame = self._frame.unused_data, None
+            self._ready = io.BytesIO(b"".join(pieces))
+        return size
 
 
 def _opened(place: Path | None) -> IO[bytes]:
