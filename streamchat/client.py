@@ -76,6 +76,8 @@ class Client(Listeners):
         ssl: an ``ssl.SSLContext``; the system's certificates by default.
         max_event_bytes: the largest event, 16 MiB by default; a citation repeats its document.
         allow_http: allow plain http to other hosts than this machine.
+        limiter: requests and tokens a minute of everything that this client sends, unless a call
+            names another; may be shared with other clients.
 
     Raises:
         ConfigurationError: no key for Cohere's own host, or a setting that cannot work; the message
@@ -101,6 +103,7 @@ class Client(Listeners):
         ssl: SslContext | bool = True,
         max_event_bytes: int = DEFAULT_MAX_BYTES,
         allow_http: bool = False,
+        limiter: Limiter | None = None,
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
@@ -129,6 +132,7 @@ class Client(Listeners):
         self._retry = _instance("retry", retry, Retry, Retry())
         self._max_event_bytes = max_event_bytes
         self._headers = _request_headers(key, client_name, headers)
+        self._limiter = _checked_limiter(limiter)
         self._budget = RetryBudget()
         self._dispatcher = Dispatcher()
         self._middleware: list[Middleware] = []
@@ -151,6 +155,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatStream:
         """An answer, streamed. Nothing is sent before it is entered, iterated or awaited.
@@ -163,6 +168,7 @@ class Client(Listeners):
             timeout: instead of the client's.
             retry: instead of the client's.
             headers: sent over the client's.
+            limiter: instead of the client's; every attempt waits for its turn.
             **options: any other field of Chat v2; see :class:`~streamchat.ChatOptions`.
 
         Raises:
@@ -179,6 +185,7 @@ class Client(Listeners):
             timeout=timeout,
             retry=retry,
             headers=headers,
+            limiter=limiter,
             **options,
         )
 
@@ -192,6 +199,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatResponse:
         """The whole answer; takes and raises what :meth:`chat_stream` does.
@@ -208,6 +216,7 @@ class Client(Listeners):
             timeout=timeout,
             retry=retry,
             headers=headers,
+            limiter=limiter,
             **options,
         )
         return await stream
@@ -245,7 +254,7 @@ class Client(Listeners):
             ordered: results in the order of the requests; those that come early wait, and count as
                 running.
             limiter: requests and tokens a minute, and a pause for all after a 429; see
-                :class:`~streamchat.Limiter`.
+                :class:`~streamchat.Limiter`. Default: the client's.
             on_error: ``"return"`` a failure as a result, or ``"raise"`` the first and cancel the rest.
             adaptive: after a 429 run half as many, then slowly more again.
             stop: when to take no further request; see :class:`~streamchat.Stop`.
@@ -263,8 +272,7 @@ class Client(Listeners):
         from streamchat.structured import asking_for_json, read_answer, response_format
 
         if into is not None:
-            if "response_format" in options:
-                raise TypeError("into= asks for its own response_format: give one of the two")
+            _check_common(options, "fan_out(into=)")
             options = {**options, "response_format": response_format(into)}
         # Now, and not once for each of the requests.
         ChatRequest.build("-", model or self._model or "-", options)
@@ -276,7 +284,7 @@ class Client(Listeners):
         chosen = FanOutOptions(
             concurrency=concurrency,
             is_ordered=ordered,
-            limiter=limiter,
+            limiter=limiter if limiter is not None else self._limiter,
             on_error=on_error,
             is_adaptive=adaptive,
             data=data,
@@ -298,9 +306,10 @@ class Client(Listeners):
             merged = {**common, **keywords}
             own = as_dispatchers(merged.pop("handlers", ()))
             messages = merged.pop("messages")
+            if "limiter" in keywords:
+                raise TypeError("limiter= is of the whole fan-out, not of one request")
             if into is not None:
-                if "response_format" in keywords:
-                    raise TypeError("into= asks for its own response_format: give one of the two")
+                _check_common(keywords, "fan_out(into=)")
                 messages = asking_for_json(plain_messages(messages))
             merged["headers"] = hidden(merged["headers"])
             return self._stream(
@@ -326,6 +335,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[CommonOptions],
     ) -> ToolRun:
         """Ask, call the tools that the model wants, tell it their results, until it answers.
@@ -342,8 +352,8 @@ class Client(Listeners):
                 ``(error, call)`` that says what the model is told.
             strict_tools: the server's own check (beta).
             tool_choice: ``"REQUIRED"`` is sent with the first request only.
-            model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`, for
-                each of the requests.
+            model, handlers, data, timeout, retry, headers, limiter, **options: as for
+                :meth:`chat_stream`, for each of the requests.
 
         Raises:
             ConfigurationError, TypeError, ValueError: as :meth:`chat_stream`, and for a tool that
@@ -380,6 +390,7 @@ class Client(Listeners):
                 timeout=timeout,
                 retry=retry,
                 headers=headers,
+                limiter=limiter,
                 **options,
             )
 
@@ -405,6 +416,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[CommonOptions],
     ) -> ParsedAnswer[T]:
         """An answer as a value of a type: ``order = await client.parse("...", into=Order)``.
@@ -416,8 +428,8 @@ class Client(Listeners):
             messages: as for :meth:`chat_stream`.
             into: an attrs class, a dataclass or a ``TypedDict``, nested at will.
             repair: if the answer does not fit, tell the model why and ask once more.
-            model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`;
-                ``documents`` cannot go with it.
+            model, handlers, data, timeout, retry, headers, limiter, **options: as for
+                :meth:`chat_stream`; ``documents`` cannot go with it.
 
         Raises:
             ConfigurationError, TypeError, ValueError: as :meth:`chat_stream`, and for a type that JSON
@@ -446,6 +458,7 @@ class Client(Listeners):
                 timeout=timeout,
                 retry=retry,
                 headers=headers,
+                limiter=limiter,
                 **options,
             )
 
@@ -504,6 +517,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         index: int | None = None,
         pacer: Pacer | None = None,
         **options: Unpack[ChatOptions],
@@ -516,11 +530,19 @@ class Client(Listeners):
             )
         request = ChatRequest.build(messages, chosen, options)
         headers = checked_headers(headers)
+        dispatchers = (self._dispatcher, *as_dispatchers(handlers))
+        limiter = _checked_limiter(limiter) or self._limiter
+        if pacer is None and limiter is not None:
+            from streamchat.pacing import LimiterTurn
+
+            pacer, settles = LimiterTurn(limiter), Dispatcher()
+            settles.on_message_end(pacer.on_end)
+            dispatchers = (settles, *dispatchers)
         plan = Plan(
             transport=self._transport,
             request=request,
             headers=merged_headers(self._headers, headers),
-            dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
+            dispatchers=dispatchers,
             timeout=_instance("timeout", timeout, Timeout, self._timeout),
             retry=_instance("retry", retry, Retry, self._retry),
             budget=self._budget,
@@ -558,6 +580,18 @@ class Client(Listeners):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _checked_limiter(limiter: Limiter | None) -> Limiter | None:
+    if limiter is None:
+        return None
+    from streamchat.limiter import Limiter
+
+    if not isinstance(limiter, Limiter):
+        raise TypeError(
+            f"limiter must be a Limiter, not {type(limiter).__name__}: limiter=Limiter(rpm=500)"
+        )
+    return limiter
 
 
 def _check_common(options: Mapping[str, Any], method: str) -> None:

@@ -22,7 +22,8 @@ from weakref import ref
 import attrs
 
 from streamchat.credentials import hidden
-from streamchat.limiter import Limiter, Permit, estimate_tokens
+from streamchat.limiter import Limiter, Permit
+from streamchat.pacing import LimiterTurn
 from streamchat.plan import Pacer
 from streamchat.policy import AdaptiveConcurrency
 from streamchat.protocol.errors import ConnectError, RateLimitError, StreamChatError
@@ -30,7 +31,7 @@ from streamchat.protocol.plain import is_list, is_mapping
 from streamchat.protocol.request import ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.refusal import two_consumers
-from streamchat.stops import Stop, StopCount, tokens_of
+from streamchat.stops import Stop, StopCount
 from streamchat.stream import ChatStream
 from streamchat.timing import Timing
 
@@ -40,9 +41,6 @@ Request = Messages | Mapping[str, Any]
 """A ``str``, a list of messages, or a dict of ``chat_stream`` keywords, ``messages`` among them."""
 Requests = Iterable[Request] | AsyncIterable[Request]
 OnError = Literal["return", "raise"]
-
-DEFAULT_PAUSE = 1.0
-"""Seconds that everybody pauses after a 429 that says nothing of how long."""
 
 
 @attrs.frozen(kw_only=True)
@@ -401,7 +399,7 @@ class _Engine:
         if isinstance(failure, ConnectError) and failure.kind == "resources":
             # Else every further request would fail at once, as fast as they can be taken.
             self._most = max(1, min(self._most, len(self._tasks) - 1))
-        turn.settle(response)
+        turn.settle(None if response is None else response.usage)
         if self.count is not None and not turn.is_withdrawn:
             self.count.add(response, failure)
             if self.count.reason:
@@ -450,12 +448,12 @@ class _Engine:
             due += 1
 
 
-class _Turn(Pacer):
+class _Turn(LimiterTurn):
     """One request's turns at the limiter, one for each try."""
 
     def __init__(self, engine: _Engine) -> None:
+        super().__init__(engine.options.limiter)
         self._engine = engine
-        self._permit: Permit | None = None
         self._sent_at = 0.0
         self._task = asyncio.current_task()
         self._is_sent = False
@@ -469,43 +467,23 @@ class _Turn(Pacer):
             self._task.cancel()
 
     async def before_attempt(self, request: ChatRequest, body: bytes) -> None:
-        engine, options = self._engine, self._engine.options
-        if options.limiter is not None:
-            self._settle(0)  # a try that failed took no tokens
-            permit = options.limiter.admit(estimate_tokens(body, request.max_tokens))
-            if self._is_sent:
-                async with permit:
-                    self._permit = permit
-            else:
-                engine.join(self)
-                try:
-                    async with permit:
-                        self._permit = permit
-                finally:
-                    engine.leave(self)
+        await super().before_attempt(request, body)
         self._is_sent = True
-        self._sent_at = options.clock()
+        self._sent_at = self._engine.options.clock()
+
+    async def _enter(self, permit: Permit) -> None:
+        if not self._is_sent:
+            self._engine.join(self)
+        try:
+            await super()._enter(permit)
+        finally:
+            self._engine.leave(self)
 
     def on_refusal(self, error: StreamChatError) -> None:
-        if not isinstance(error, RateLimitError):
-            return
-        options, adaptive = self._engine.options, self._engine.adaptive
-        if options.limiter is not None:
-            seconds = error.retry_after
-            options.limiter.pause(DEFAULT_PAUSE if seconds is None else seconds)
-        if adaptive is not None:
-            adaptive.on_rate_limit(self._sent_at, options.clock())
-
-    def settle(self, response: ChatResponse | None) -> None:
-        """Tell what it took, if the server has said."""
-        used = tokens_of(response.usage) if response is not None else None
-        if used is not None:
-            self._settle(used)
-
-    def _settle(self, used: float) -> None:
-        if self._permit is not None:
-            self._permit.settle(used)
-            self._permit = None
+        super().on_refusal(error)
+        adaptive = self._engine.adaptive
+        if adaptive is not None and isinstance(error, RateLimitError):
+            adaptive.on_rate_limit(self._sent_at, self._engine.options.clock())
 
 
 def _keywords(item: _Item) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from io import FileIO
 from typing import Any, Protocol
 
@@ -234,7 +234,7 @@ class Results(Protocol):
     """A fan-out, on this machine or on many."""
 
     def __aiter__(self) -> AsyncIterator[FanOutResult]: ...
-    async def aclose(self) -> None:
+    def aclose(self) -> Awaitable[None]:
         """Cancel what runs."""
         ...
 
@@ -327,7 +327,7 @@ class Job:
     def _stream(self) -> StreamOutput:
         if self.places.out is None:
             shown = self._screen.out if self._screen.out.is_terminal else None
-            return StreamOutput(1, owned=False, screen=shown)
+            return StreamOutput(1, is_owned=False, screen=shown)
         try:
             return opened_stream(self.places.out)
         except OSError as error:

@@ -91,12 +91,13 @@ class JournalOutput:
 class StreamOutput:
     """A descriptor that rows are written to as they complete; nothing is kept to resume from."""
 
-    _descriptor: int
-    _owned: bool
+    descriptor: int
+    is_owned: bool
     """Whether it is closed with the job."""
-    _screen: Channel | None = None
+    screen: Channel | None = None
     """The terminal it is, if it is one."""
-    _waits: bool = True
+    waits: bool = True
+    """Whether it may have no room."""
     done: int = 0
 
     def is_done(self, index: int) -> bool:
@@ -109,17 +110,17 @@ class StreamOutput:
     async def put(self, row: Mapping[str, Any]) -> None:
         """Write a row."""
         line = encode_json(row)
-        if self._screen is not None:
-            self._screen.write_json(line)
+        if self.screen is not None:
+            self.screen.write_json(line)
             return
         left = memoryview(line + b"\n")
         while left:
-            if self._waits:
+            if self.waits:
                 await self._room()
             # A pipe that has room takes this much at once, and the loop is never held by a slow reader.
-            piece = left[: select.PIPE_BUF] if self._waits else left
+            piece = left[: select.PIPE_BUF] if self.waits else left
             try:
-                left = left[os.write(self._descriptor, piece) :]
+                left = left[os.write(self.descriptor, piece) :]
             except BlockingIOError:
                 continue
 
@@ -127,23 +128,23 @@ class StreamOutput:
         """Wait until something can be written."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         try:
-            loop.add_writer(self._descriptor, ready.set)
+            loop.add_writer(self.descriptor, ready.set)
         except (OSError, NotImplementedError):
-            self._waits = False  # files and most devices always have room
+            self.waits = False  # files and most devices always have room
             return
         try:
             await ready.wait()
         finally:
-            loop.remove_writer(self._descriptor)
+            loop.remove_writer(self.descriptor)
 
     def finish(self, *, sort: bool) -> None:
         """Rows came in their order already."""
 
     def close(self) -> None:
         """Force everything to the disk."""
-        if self._owned:
-            self._owned = False
-            os.close(self._descriptor)
+        if self.is_owned:
+            self.is_owned = False
+            os.close(self.descriptor)
 
 
 def opened_stream(path: Path) -> StreamOutput:
@@ -157,7 +158,7 @@ def opened_stream(path: Path) -> StreamOutput:
     given_up = time.monotonic() + READER_SECONDS
     while True:
         try:
-            return StreamOutput(os.open(path, flags), owned=True)
+            return StreamOutput(os.open(path, flags), is_owned=True)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise

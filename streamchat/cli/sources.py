@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -184,7 +184,7 @@ def _is_null(file: IO[bytes]) -> bool:
 
 
 @contextlib.contextmanager
-def _copied(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+def _copied(file: IO[bytes], name: str) -> Generator[IO[bytes]]:
     """A private copy of all that comes, which has no name and goes with the process."""
     with tempfile.TemporaryFile(prefix="streamchat-") as copy:
         while True:

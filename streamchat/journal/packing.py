@@ -67,7 +67,8 @@ class Packing:
         file.seek(offset)
         if self._unpacker is None:
             return file.readline()
-        unpacker, pieces = self._unpacker(), []
+        unpacker = self._unpacker()
+        pieces: list[bytes] = []
         while not unpacker.eof and (data := file.read(_CHUNK)):
             pieces.append(unpacker.decompress(data))
         return b"".join(pieces)

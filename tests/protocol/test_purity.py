@@ -42,7 +42,7 @@ TIERS: list[set[str]] = [
     {"source"},
     {"stream"},
     # Several streams as one: tool runs, structured answers.
-    {"middleware", "runs"},
+    {"middleware", "runs", "pacing"},
     {"tools", "structured", "fanout"},
     {"client"},
     {"streamchat"},
