@@ -180,7 +180,7 @@ def batch(
 
         count = StopCount(stop)
         results = RayFanOut(
-            _until_stopped(requests, count),
+            until_stopped(requests, count),
             actors=actors,
             per_actor=concurrency,
             limiter=limiter,
@@ -191,7 +191,7 @@ def batch(
             },
             address=cluster,
         )
-        return _counted(results, count)
+        return counted(results, count)
 
     job = Job(places=places, model=model, is_ordered=ordered, run=run)
     screen = Screen()
@@ -242,9 +242,7 @@ class Results(Protocol):
 Run = Callable[[Client, Iterator[dict[str, Any]]], Results]
 
 
-def _until_stopped(
-    requests: Iterator[dict[str, Any]], count: StopCount
-) -> Iterator[dict[str, Any]]:
+def until_stopped(requests: Iterator[dict[str, Any]], count: StopCount) -> Iterator[dict[str, Any]]:
     """The requests, until a limit is reached."""
     for request in requests:
         count.check_time()
@@ -253,7 +251,7 @@ def _until_stopped(
         yield request
 
 
-async def _counted(results: Results, count: StopCount) -> AsyncGenerator[FanOutResult, None]:
+async def counted(results: Results, count: StopCount) -> AsyncGenerator[FanOutResult, None]:
     """The results, and in the end the error of the limit that was reached."""
     count.begin()
     try:

@@ -10,11 +10,15 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from streamchat import FanOutResult, Stop, StopReachedError
+from streamchat.cli.batch import counted, until_stopped
+from streamchat.stops import StopCount
 from tests.cli.command import COMMAND, Ran, environment, on_terminal, run, run_async, started
 from tests.cli.test_batch import Changing, asked, batch, echo, env, failing, rows, write
 from tests.frames import body, plain
@@ -441,3 +445,54 @@ async def test_an_answer_that_json_cannot_say_is_an_error_row(tmp_path: Path) ->
     (error,) = rows(tmp_path / "out.errors.jsonl")
     assert error["line"] == 2
     assert os.fspath(out) not in error["message"]
+
+
+@pytest.mark.parametrize("count", [str(2**70), "9" * 400, "-1", "1e300", "2.5"])
+async def test_a_count_of_tokens_that_is_nonsense_stops_nothing(
+    tmp_path: Path, source: Path, count: str
+) -> None:
+    """Every line has its row, in one of the two files, and the sums stay readable."""
+
+    async def reply(writer: asyncio.StreamWriter, request: Request) -> None:
+        answer = body(plain(asked(request)))
+        if asked(request) == "b":
+            answer = answer.replace(
+                b'"output_tokens":', b'"x":1,"output_tokens":%b,"y":' % count.encode()
+            )
+        head = EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n"
+        writer.write(head + chunked(answer) + b"0\r\n\r\n")
+
+    out = tmp_path / "out.jsonl"
+    async with serve(reply) as wire:
+        ran = await batch(
+            wire, source, "-o", out, "--tpm", "1000000", "--max-tokens-total", "100000"
+        )
+    failed = [row["index"] for row in rows(tmp_path / "out.errors.jsonl")]
+    answered = [row["index"] for row in rows(out)]
+    assert sorted(answered + failed) == [0, 1, 2, 3, 4]
+    assert ran.code == (1 if failed else 0), ran.err
+    assert len(ran.err) < 3000
+
+
+async def test_limits_hold_for_results_of_another_kind() -> None:
+    """As of a cluster: no further request is given out, and the rest is ended."""
+    ended: list[str] = []
+
+    class Results:
+        def __init__(self, requests: Iterator[dict[str, Any]]) -> None:
+            self.requests = requests
+
+        async def __aiter__(self) -> AsyncIterator[FanOutResult]:
+            for index, request in enumerate(self.requests):
+                yield FanOutResult(index=index, request="x", error=ValueError(), data=request)
+
+        async def aclose(self) -> None:
+            ended.append("closed")
+
+    count = StopCount(Stop(failures=3))
+    results = counted(Results(until_stopped(iter([{}] * 10), count)), count)
+    seen = 0
+    with pytest.raises(StopReachedError):
+        async for _ in results:
+            seen += 1
+    assert (seen, ended) == (3, ["closed"])
