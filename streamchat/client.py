@@ -8,8 +8,9 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from ssl import CERT_NONE
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -28,12 +29,14 @@ from streamchat.middleware import Middleware, chain, checked_middleware
 from streamchat.plan import Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
+from streamchat.protocol.plain import is_mapping, repair_surrogates
 from streamchat.protocol.request import (
     AnyMessage,
     ChatOptions,
     ChatRequest,
     CommonOptions,
     Messages,
+    checked_extra_body,
     plain_messages,
 )
 from streamchat.protocol.response import ChatResponse
@@ -72,10 +75,15 @@ class Client(Listeners):
         max_connections: at most so many connections at once; ``None``, the default, is no limit.
         headers: sent with each request, over the client's own.
         client_name: the name of your project, sent as ``X-Client-Name``.
-        proxy: a proxy's URL; ``None`` reads the proxy variables of the environment, never netrc.
+        proxy: a proxy's URL; ``False`` connects directly; ``None`` reads ``HTTPS_PROXY``, ``HTTP_PROXY``,
+            ``ALL_PROXY`` and ``NO_PROXY``, never netrc. With a ``session``, that decides instead.
         ssl: an ``ssl.SSLContext``; the system's certificates by default.
         max_event_bytes: the largest event, 16 MiB by default; a citation repeats its document.
         allow_http: allow plain http to other hosts than this machine.
+        query: parameters added to the URL of every request, such as ``{"api-version": "..."}``. They
+            are not secrets: keep keys in ``headers``.
+        extra_body: body fields that this version does not know, sent with every request.
+        insecure_tls: allow an ``ssl`` context that does not check the server's certificate or name.
         limiter: requests and tokens a minute of everything that this client sends, unless a call
             names another; may be shared with other clients.
 
@@ -99,10 +107,13 @@ class Client(Listeners):
         max_connections: int | None = None,
         headers: Mapping[str, str] | None = None,
         client_name: str | None = None,
-        proxy: str | None = None,
+        proxy: str | Literal[False] | None = None,
         ssl: SslContext | bool = True,
         max_event_bytes: int = DEFAULT_MAX_BYTES,
         allow_http: bool = False,
+        query: Mapping[str, str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        insecure_tls: bool = False,
         limiter: Limiter | None = None,
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
@@ -112,7 +123,15 @@ class Client(Listeners):
             kind, api_key = type(api_key).__name__, None  # type: ignore[unreachable]
             raise TypeError(f"api_key must be a str, not {kind}")
         api_key = Secret(os.environ.get("CO_API_KEY", "") if api_key is None else api_key)
-        headers, proxy = hidden(headers), veiled(proxy)
+        headers = hidden(headers)
+        if isinstance(cast("object", proxy), bytes):
+            proxy = None
+            raise TypeError("proxy must be a str, not bytes; os.fsdecode() makes it one")
+        if isinstance(cast("object", base_url), bytes):
+            base_url = None
+            raise TypeError("base_url must be a str, not bytes")
+        if isinstance(proxy, str):
+            proxy = veiled(proxy)
         base_url = veiled(base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL)
         headers = checked_headers(headers)
         key = checked_key(api_key)
@@ -124,6 +143,8 @@ class Client(Listeners):
             )
         if ssl is not True and not isinstance(ssl, SslContext):
             raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
+        if isinstance(ssl, SslContext) and not insecure_tls:
+            _check_context(ssl)
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no limit")
         if max_event_bytes < 1:
@@ -132,6 +153,7 @@ class Client(Listeners):
         self._retry = _instance("retry", retry, Retry, Retry())
         self._max_event_bytes = max_event_bytes
         self._headers = _request_headers(key, client_name, headers)
+        self._extra_body = checked_extra_body(extra_body)
         self._limiter = _checked_limiter(limiter)
         self._budget = RetryBudget()
         self._dispatcher = Dispatcher()
@@ -143,6 +165,7 @@ class Client(Listeners):
             session=session,
             proxy=proxy,
             ssl=ssl,
+            query=_checked_query(query),
         )
 
     def chat_stream(
@@ -528,6 +551,8 @@ class Client(Listeners):
             raise ConfigurationError(
                 "no model: pass model= here or to Client(), for example command-a-03-2025"
             )
+        if self._extra_body is not None:
+            options["extra_body"] = _merged_body(self._extra_body, options.get("extra_body"))
         request = ChatRequest.build(messages, chosen, options)
         headers = checked_headers(headers)
         dispatchers = (self._dispatcher, *as_dispatchers(handlers))
@@ -594,6 +619,56 @@ def _checked_limiter(limiter: Limiter | None) -> Limiter | None:
     return limiter
 
 
+def _check_context(context: SslContext) -> None:
+    """Refuse a context with which anybody in between could read the key.
+
+    Raises:
+        ConfigurationError: it does not check the certificate, or not the host's name.
+    """
+    if context.verify_mode is CERT_NONE:
+        problem = "does not check the server's certificate (verify_mode is CERT_NONE)"
+    elif not context.check_hostname:
+        problem = "does not check that the certificate is the host's (check_hostname is False)"
+    else:
+        return
+    raise ConfigurationError(
+        f"the ssl.SSLContext {problem}: the key and the prompts could be read on the way; trust your "
+        "own authority with ssl.create_default_context(cafile=...), or pass insecure_tls=True"
+    )
+
+
+def _checked_query(query: Mapping[Any, Any] | None) -> Mapping[str, str]:
+    """A copy of the query parameters.
+
+    Raises:
+        TypeError: not a mapping of ``str`` to ``str``.
+        ValueError: a parameter without a name, or text that is not Unicode.
+    """
+    if query is None:
+        return {}
+    if not is_mapping(query):
+        raise TypeError(f"query must be a dict of str to str, not {type(query).__name__}")
+    parameters: dict[str, str] = {}
+    for name, value in query.items():
+        if not isinstance(name, str):
+            raise TypeError(f"query must have str names, not {type(name).__name__}")
+        if not name:
+            raise ValueError("query has a parameter without a name")
+        if not isinstance(value, str):
+            raise TypeError(f"query[{name!r}] must be a str, not {type(value).__name__}")
+        if repair_surrogates(name + value) != name + value:
+            raise ValueError(f"query[{name!r}] holds a lone surrogate, which is not text")
+        parameters[name] = value
+    return parameters
+
+
+def _merged_body(common: Mapping[str, Any], own: Any) -> Any:
+    """The client's extra fields with those of a call over them."""
+    if own is None:
+        return common
+    return {**common, **own} if is_mapping(own) else own
+
+
 def _check_common(options: Mapping[str, Any], method: str) -> None:
     """Refuse what the method sets itself, or does without."""
     for name in options:
@@ -627,7 +702,7 @@ def _request_headers(
     if client_name:
         headers |= checked_headers({"X-Client-Name": client_name})
     if key is not None:
-        headers["Authorization"] = Secret(f"Bearer {key}")
+        headers["Authorization"] = "Bearer " + key
     return merged_headers(headers, extra)
 
 
@@ -635,11 +710,12 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
     """The base URL without a trailing slash.
 
     Raises:
-        ConfigurationError: no http(s) URL with a host, user or password in it, a query, or plain
-            http to another machine. The message does not repeat the URL: it may hold a secret.
+        ConfigurationError: no http(s) URL with a host that can exist, user or password in it, a query,
+            or plain http to another machine. The message does not repeat the URL: it may hold a secret.
     """
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a str, not {type(base_url).__name__}")
+    base_url = veiled(base_url.strip())  # files and .env leave a line end
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname or "", parts.port
@@ -654,6 +730,8 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         raise ConfigurationError("base_url (CO_API_URL) must not hold a user name or password")
     if has_more:
         raise ConfigurationError("base_url must not hold a query or a fragment")
+    if (wrong := _wrong_with_host(host)) is not None:
+        raise ConfigurationError(f"base_url (CO_API_URL) must name a host that can exist: {wrong}")
     if _is_disguised_address(host):
         raise ConfigurationError("base_url must name its host, not a number")
     if scheme == "http" and host not in LOOPBACK and not allow_http:
@@ -666,10 +744,37 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
         raise ConfigurationError(
             "base_url (CO_API_URL) must not hold /v2/chat: that is added to it"
         )
+    # Settings written for another SDK may name the version.
     if _is_cohere(url):
-        # As the official SDK does: settings written for it may name the version.
-        url = url.removesuffix("/v1").removesuffix("/v2")
-    return url
+        url = url.removesuffix("/v1")
+    return url.removesuffix("/v2").rstrip("/")
+
+
+def _wrong_with_host(host: str) -> str | None:
+    """Why a host name cannot exist (RFC 1035 2.3.4); None if it can, or is an IPv6 address."""
+    if ":" in host:
+        return None
+    if _NOT_IN_HOSTS.search(host):
+        return "a character in it is in no host name"
+    # In octets as sent: RFC 3492 for other letters than ASCII, and their full stops are dots.
+    labels = _DOTS.split(unicodedata.normalize("NFKC", host).lower())
+    if labels[-1] == "" and len(labels) > 1:
+        del labels[-1]  # the dot of the root
+    sizes = [
+        len(label) if label.isascii() else len(b"xn--" + label.encode("punycode"))
+        for label in labels
+    ]
+    if 0 in sizes:
+        return "between two dots, or before the first, is nothing"
+    if max(sizes) > 63:
+        return f"a label of it is {max(sizes)} octets long, and 63 is the limit"
+    total = sum(sizes) + len(sizes) - 1
+    return f"it is {total} octets long, and 253 is the limit" if total > 253 else None
+
+
+_DOTS = re.compile("[.\u3002]")
+_NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f\s#%*/<>?@\[\\\]^|]")
+"""The forbidden code points of the URL standard (4.3, "forbidden domain code point"), and ``*``."""
 
 
 def _is_disguised_address(host: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeGuard
 import attrs
 
 from streamchat.protocol.messages import ImageContent, TextContent
-from streamchat.protocol.plain import decode_json, encode_json, is_list, is_mapping
+from streamchat.protocol.plain import MAX_DEPTH, decode_json, encode_json, is_list, is_mapping
 from streamchat.protocol.request import AnyMessage, plain_message
 
 __all__ = ["Conversation", "TrimRule", "last_turns"]
@@ -156,8 +156,9 @@ def _copy(plain: Any) -> Any:
 
 
 def _checked(messages: Iterable[Any], offset: int) -> list[dict[str, Any]]:
+    # The JSON array around them is a level too, so that from_json() reads what to_json() writes.
     return [
-        plain_message(message, f"messages[{position}]")
+        plain_message(message, f"messages[{position}]", levels=MAX_DEPTH - 1)
         for position, message in enumerate(messages, offset)
     ]
 

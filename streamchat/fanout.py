@@ -25,8 +25,8 @@ from streamchat.credentials import hidden
 from streamchat.limiter import Limiter, Permit
 from streamchat.pacing import LimiterTurn
 from streamchat.plan import Pacer
-from streamchat.policy import AdaptiveConcurrency
-from streamchat.protocol.errors import ConnectError, RateLimitError, StreamChatError
+from streamchat.policy import AdaptiveConcurrency, is_rate_limit
+from streamchat.protocol.errors import ConnectError, StreamChatError
 from streamchat.protocol.plain import is_list, is_mapping
 from streamchat.protocol.request import ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
@@ -482,7 +482,7 @@ class _Turn(LimiterTurn):
     def on_refusal(self, error: StreamChatError) -> None:
         super().on_refusal(error)
         adaptive = self._engine.adaptive
-        if adaptive is not None and isinstance(error, RateLimitError):
+        if adaptive is not None and is_rate_limit(error):
             adaptive.on_rate_limit(self._sent_at, self._engine.options.clock())
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from streamchat.limiter import Limiter, Permit, estimate_tokens
 from streamchat.plan import Pacer
-from streamchat.protocol.errors import RateLimitError, StreamChatError
+from streamchat.policy import is_rate_limit
+from streamchat.protocol.errors import StatusError, StreamChatError
 from streamchat.protocol.events import MessageEnd
 from streamchat.protocol.messages import Usage
 from streamchat.protocol.request import ChatRequest
@@ -41,8 +42,8 @@ class LimiterTurn(Pacer):
 
     def on_refusal(self, error: StreamChatError) -> None:
         """Pause everybody after a 429."""
-        if self._limiter is not None and isinstance(error, RateLimitError):
-            seconds = error.retry_after
+        if self._limiter is not None and is_rate_limit(error):
+            seconds = error.retry_after if isinstance(error, StatusError) else None
             self._limiter.pause(DEFAULT_PAUSE if seconds is None else seconds)
 
     def on_end(self, event: MessageEnd) -> None:

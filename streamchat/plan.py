@@ -57,3 +57,12 @@ class Plan:
             TypeError, ValueError: it holds what JSON cannot say; the message says where.
         """
         return encode_json(self.request.to_dict())
+
+    def used_call_ids(self) -> frozenset[str]:
+        """The ids of the tool calls in the messages of the request."""
+        ids: set[str] = set()
+        for message in self.request.messages:
+            for call in message.get("tool_calls") or ():
+                if isinstance(identity := call.get("id"), str):
+                    ids.add(identity)
+        return frozenset(ids)

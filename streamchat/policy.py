@@ -17,6 +17,8 @@ from typing import Any
 import attrs
 
 from streamchat.protocol.errors import (
+    GenerationError,
+    RateLimitError,
     StatusError,
     StreamChatError,
     StreamTimeoutError,
@@ -29,13 +31,19 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "Timeout",
+    "is_rate_limit",
     "is_retryable",
     "retry_after",
     "retry_delay",
 ]
 
-RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""Answers that another try may change; never 501, 498 or any other 4xx."""
+RETRYABLE_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 523, 524, 529})
+"""Statuses that another attempt may change; never 501, 498 or any other 4xx.
+
+520, 522, 523 and 524 are Cloudflare's: the origin's answer was empty or came too late, or there was no
+route to it. Its others are not retried, because they last: 521 (the origin refuses connections), 525 and
+526 (its TLS), 530 (its name).
+"""
 _NEVER_RETRIED_KINDS = frozenset({"certificate", "closed", "encoding", "proxy_refused", "tls"})
 """Failures that trying again cannot mend, or must not paper over."""
 
@@ -135,10 +143,19 @@ class RetryBudget:
         self._tenths = min(10 * self.CAPACITY, self._tenths + 1)
 
 
+_RETRYABLE_TYPES = frozenset({"overloaded_error", "rate_limit_error"})
+"""Error types of gateways that stand for 529 and 429."""
+
+
 def is_retryable(error: StreamChatError) -> bool:
     """Whether another try may help, given that no event was received."""
     if isinstance(error, StatusError):
         return error.status in RETRYABLE_STATUSES
+    if isinstance(error, GenerationError):
+        # An error in place of the first event, under a status of 200.
+        if error.status is not None:
+            return error.status in RETRYABLE_STATUSES
+        return (error.error_type or "").lower() in _RETRYABLE_TYPES
     if isinstance(error, StreamTimeoutError):
         return error.phase == "connect"
     if isinstance(error, TransportError):
@@ -171,6 +188,15 @@ def retry_delay(
     if asked is not None:
         return asked * (1 + 0.1 * random)
     return random * min(retry.cap, retry.base * 2.0 ** min(attempt - 1, 60))
+
+
+def is_rate_limit(error: StreamChatError) -> bool:
+    """Whether the server said that there were too many requests: by a 429, or by an error in its place."""
+    if isinstance(error, GenerationError):
+        return error.status == 429 or (
+            error.status is None and (error.error_type or "").lower() == "rate_limit_error"
+        )
+    return isinstance(error, RateLimitError)
 
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)

@@ -6,20 +6,20 @@ Each function reads facts and returns the error to raise, or ``None``; the strea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
-from streamchat.credentials import Secret
+import attrs
+
+from streamchat.framing import is_stream_type, media_type
+from streamchat.masking import Mask
 from streamchat.policy import retry_after
-from streamchat.protocol.error_body import error_message, status_error
+from streamchat.protocol.error_body import MAX_TYPE, clean_words, status_error
 from streamchat.protocol.errors import (
     ConcurrencyError,
     GenerationError,
-    ProtocolError,
     StreamChatError,
     StreamTimeoutError,
     TransportError,
-    UnexpectedContentTypeError,
 )
 from streamchat.protocol.events import MessageEnd
 from streamchat.transport import Exchange
@@ -69,18 +69,24 @@ def timed_out(host: str, phase: str, seconds: float, *, queued: int = 0) -> Stre
 
 
 def failed_generation(end: MessageEnd) -> GenerationError | None:
-    """The error of a ``message-end`` that reports a failure (protocol.md 3.4)."""
-    if end.finish_reason != "TIMEOUT" and not end.finish_reason.startswith("ERROR"):
+    """The error of a ``message-end`` that reports a failure: by its finish reason, or by an error."""
+    reason = end.finish_reason.upper()
+    is_named = reason == "TIMEOUT" or reason.startswith("ERROR")
+    if not (is_named or end.error or end.error_type):
         return None
+    # On one line and not for ever, like the words of a StatusError; the event has them as they came.
     return GenerationError(
-        finish_reason=end.finish_reason, error=end.error or "", error_type=end.error_type
+        finish_reason=clean_words(end.finish_reason, MAX_TYPE) if is_named else "ERROR",
+        error=clean_words(end.error or ""),
+        error_type=clean_words(end.error_type or "", MAX_TYPE) or None,
+        status=end.status,
     )
 
 
 async def refusal(
     exchange: Exchange, host: str, *, sent: Mapping[str, str], now: Callable[[], float]
 ) -> StreamChatError | None:
-    """Why an answer is no event stream: another status than 200, or another content type.
+    """Why a response cannot be an answer: its status, unless that is a success with content.
 
     Args:
         exchange: status and headers are there.
@@ -88,83 +94,56 @@ async def refusal(
         sent: the request's headers; a server may quote the key in them, and the error must not.
         now: the wall clock.
     """
-    key = _key(sent)
     status = exchange.status
-    headers = {name: value.replace(key, _MASK) for name, value in exchange.headers.items()}
-    content_type = headers.get("content-type", "")
-    is_stream = content_type.partition(";")[0].strip().lower() == "text/event-stream"
+    if status == 200 or (
+        200 < status <= 299
+        and status not in _WITHOUT_CONTENT
+        and is_stream_type(media_type(exchange.headers))
+    ):
+        return None
+    mask = Mask(sent)
+    headers: dict[str, str] = mask.any(dict(exchange.headers))
     if 300 <= status <= 399:
         return status_error(status, headers=headers, body=_redirect_text(headers))
-    if status != 200:
-        return status_error(
-            status,
-            headers=headers,
-            # Events under another 2xx are an answer, and an error's words never hold one.
-            body=b"" if is_stream and status < 300 else await _body(exchange, key),
-            retry_after=retry_after(headers, now=now()),
-        )
-    if is_stream:
-        return _undecoded(headers, host)
-    body = await _body(exchange, key)
-    return UnexpectedContentTypeError(
-        f"{host} answered 200 with {content_type[:80] or 'no content type'!r} instead "
-        f"of text/event-stream: {error_message(body)[:200]}",
-        content_type=content_type,
-        body=body,
+    is_answer = status < 300 and is_stream_type(media_type(headers))
+    return status_error(
+        status,
+        headers=headers,
+        # Events under a status without content may be an answer, and an error never quotes one.
+        body=b"" if is_answer else await _body(exchange, mask),
+        retry_after=retry_after(headers, now=now()),
     )
 
 
-_MASK = "<key>"
-_SHORTEST_KEY = 8
-"""Shorter ones are none, and replacing them would garble the text."""
-
-
-def _key(sent: Mapping[str, str]) -> Secret:
-    """What must not be quoted; something that is in no text, if there is nothing."""
-    for name, value in sent.items():
-        token = Secret(value.rpartition(" ")[2])
-        if name.lower() == "authorization" and len(token) >= _SHORTEST_KEY:
-            return token
-    return Secret("\0")
+_WITHOUT_CONTENT = frozenset({204, 205})
+"""Successes that have no content by definition (RFC 9110 15.3.5, 15.3.6)."""
 
 
 def mask_key(error: StreamChatError, sent: Mapping[str, str]) -> None:
-    """Take the key out of what a server said in the middle of its stream (faults.md F108).
+    """Take the key and the caller's header values out of what a server said inside its stream.
 
     Events are delivered as they came; an exception is what logs and error trackers keep. A transport's
     error quotes nothing, and there may be ten thousand at once (a quarter of a cancellation's cost).
     """
     if isinstance(error, TransportError):
         return
-    key = _key(sent)
-    error.args = tuple(_masked(each, key) for each in error.args)
+    mask = Mask(sent)
+    error.args = tuple(mask.any(each) for each in error.args)
     for name, value in vars(error).items():
-        setattr(error, name, _masked(value, key))
+        setattr(error, name, mask.any(value))
+    partial = error.partial
+    if partial is not None and (partial.error or partial.finish_reason or partial.error_type):
+        # The words of a failed message-end; the answer itself stays as it came.
+        error.partial = attrs.evolve(
+            partial,
+            finish_reason=mask.any(partial.finish_reason),
+            error=mask.any(partial.error),
+            error_type=mask.any(partial.error_type),
+        )
 
 
-def _masked(value: Any, key: Secret) -> Any:
-    if isinstance(value, str):
-        return value.replace(key, _MASK)
-    return value.replace(key.encode(), _MASK.encode()) if isinstance(value, bytes) else value
-
-
-async def _body(exchange: Exchange, key: Secret) -> bytes:
-    return (await exchange.read_error_body()).replace(key.encode(), _MASK.encode())
-
-
-def _undecoded(headers: Mapping[str, str], host: str) -> ProtocolError | None:
-    """The error of a body in a coding that the HTTP library hands on as it is (faults.md F40)."""
-    coding = headers.get("content-encoding", "").strip()
-    if coding.lower() in _CODINGS:
-        return None
-    return ProtocolError(
-        f"{host} answered with Content-Encoding {coding[:80]!r}, which was not asked for and "
-        "cannot be decoded"
-    )
-
-
-_CODINGS = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
-"""What aiohttp decodes, or refuses itself where the decoder is not installed."""
+async def _body(exchange: Exchange, mask: Mask) -> bytes:
+    return mask.data(await exchange.read_error_body())
 
 
 def _redirect_text(headers: Mapping[str, str]) -> bytes:

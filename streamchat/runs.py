@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from streamchat.context import Context
 from streamchat.dispatcher import Dispatcher, Listeners, routes_of
-from streamchat.protocol.errors import StreamChatError
+from streamchat.protocol.errors import GenerationError, StreamChatError
 from streamchat.protocol.request import ChatRequest
 from streamchat.refusal import two_consumers
 from streamchat.routes import Registration, Routes
@@ -167,6 +167,10 @@ class Run(Listeners, ABC, Generic[E, T]):
         except BaseException as error:
             if self._routes is not None:
                 self._routes.was_raised(error)
+            if isinstance(error, GenerationError):
+                error.__traceback__ = (
+                    None  # the generator's frame holds the last event, and its words
+                )
             # A copy: the original's traceback holds this run, and both would wait for the collector.
             if self._failure is None:
                 own = isinstance(error, StreamChatError)
@@ -179,8 +183,13 @@ class Run(Listeners, ABC, Generic[E, T]):
         return self._run().__await__()
 
     async def _run(self) -> T:
-        async for _ in self:
-            pass
+        _: E | None = None
+        try:
+            async for _ in self:
+                pass
+        except GenerationError:
+            _ = None  # its words may hold the key, and a traceback shows local variables
+            raise
         return self._result
 
     async def __aenter__(self) -> Self:

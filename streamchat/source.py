@@ -12,9 +12,12 @@ import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
+from streamchat.framing import Framing, framing_of, not_an_answer
 from streamchat.plan import Plan
 from streamchat.policy import retry_delay
 from streamchat.protocol.errors import (
+    GenerationError,
+    ProtocolError,
     StatusError,
     StreamChatError,
     TransportError,
@@ -30,7 +33,11 @@ __all__ = ["Source", "closed", "stopped_by"]
 T = TypeVar("T")
 YIELD_EVERY = 256
 """Events after which the loop gets a turn although more are there, so that one fast answer does not
-hold up the others; 0.01 us an event (design.md 6)."""
+hold up the others; 0.01 us per event."""
+SKIPPED_CHUNK = 32
+"""What a chunk without any event counts as: 8 of up to 32 KiB are read between two turns."""
+MAX_EARLY = 1000
+"""Unknown events before the first of Chat v2; they are kept until it comes."""
 _log = logging.getLogger("streamchat")
 """One record a retry, level INFO, without content or headers; no handler is installed."""
 
@@ -46,6 +53,7 @@ class Source:
         "_plan",
         "_scope",
         "_unyielded",
+        "_waited",
         "_watchdog",
         "arrived",
         "attempts",
@@ -67,6 +75,8 @@ class Source:
         self._aborted: TransportError | None = None
         self._scope: asyncio.Timeout | None = None
         self._unyielded = 0
+        # How long the wait for the next event has been, if unknown events came in between.
+        self._waited = 0.0
         self.reader = EventReader(plan.max_event_bytes)
         """The reader of the current attempt; its blocks are those that this source returns."""
         self.attempts = 0
@@ -162,8 +172,7 @@ class Source:
     async def _attempt(self, watchdog: Watchdog) -> Sequence[Item] | StreamChatError:
         """One try, up to its first event; or why it failed."""
         plan = self._plan
-        self.reader = EventReader(plan.max_event_bytes)
-        self._exchange = self.first_byte_at = None
+        self._exchange = self.first_byte_at = self.arrived = None
         watchdog.begin_attempt()
         exchange = await self._exchange_or_failure(watchdog)
         if isinstance(exchange, StreamChatError):
@@ -179,18 +188,45 @@ class Source:
         )
         if failure is None:
             try:
-                blocks = await self.receive(first=True)
+                items, failure = await self._first_event(exchange)
             except StreamChatError as error:
                 failure = error
             else:
-                if not self.reader.starts_with_terminator(blocks):
+                if failure is None:
                     self.first_event_at = self.arrived
                     watchdog.begin_events()
-                    return blocks
-                failure = self._truncated("the stream said [DONE] before its first event")
+                    return items
         watchdog.stop()
         exchange.close()
         return failure
+
+    async def _first_event(
+        self, exchange: Exchange
+    ) -> tuple[Sequence[Item], StreamChatError | None]:
+        """What the body begins with, up to its first event of Chat v2; or why that is no answer."""
+        plan = self._plan
+        framing, head = await framing_of(exchange)
+        if framing is Framing.OTHER:
+            return (), await not_an_answer(
+                exchange, plan.transport.host, sent=plan.headers, head=head
+            )
+        self.reader = reader = EventReader(
+            plan.max_event_bytes,
+            lines=framing is Framing.JSON_LINES,
+            used_call_ids=plan.used_call_ids,
+        )
+        items = list(await self.receive(head))
+        while self.arrived is None:  # no event of Chat v2 so far
+            if len(items) > MAX_EARLY:
+                raise ProtocolError(
+                    f"{plan.transport.host} sent {len(items)} events that Chat v2 does not have, and "
+                    "none that it has"
+                )
+            items += await self.receive(b"")
+        failure = reader.first_failure(items)
+        if failure is None or isinstance(failure, GenerationError):
+            return items, failure
+        return (), self._truncated("the stream said [DONE] before its first event")
 
     async def _exchange_or_failure(self, watchdog: Watchdog) -> Exchange | StreamChatError:
         """Status and headers, or why there are none."""
@@ -227,10 +263,13 @@ class Source:
 
     # --- receiving -------------------------------------------------------------------------------
 
-    async def receive(self, *, first: bool = False) -> Sequence[Item]:
+    async def receive(self, head: bytes | None = None) -> Sequence[Item]:
         """Wait for bytes that complete at least one more event, and return the blocks.
 
-        The wait for the first event is none between two, and has a limit of its own.
+        Unknown events are returned too, but the wait for the next event of Chat v2 goes on.
+
+        Args:
+            head: before the first event, which has a limit of its own: bytes that were read already.
 
         Raises:
             TransportError: the connection failed, a limit was passed, or the body ended.
@@ -247,25 +286,40 @@ class Source:
         assert exchange is not None and watchdog is not None
         if self.first_text_at is None:
             self.note_first_text()
-        if not first:
-            watchdog.waiting_since = clock()
+        if head is None:
+            watchdog.waiting_since = clock() - self._waited
         while True:
-            chunk = await exchange.read()
+            chunk = head or await exchange.read()
+            head = b""
             if not chunk:
-                raise self._truncated("the body ended before the answer was complete")
+                items = reader.finish()
+                if not items:
+                    raise self._truncated("the body ended before the answer was complete")
+                is_fed = reader.holds_answer_event(items)
+                break
             items = reader.split(chunk)
-            if reader.holds_event(items):
+            is_fed = reader.holds_answer_event(items)
+            if is_fed or reader.holds_data(items):
                 break
             reader.skip(items)
             if reader.too_large is not None:
                 raise reader.too_large
-        self.arrived = now = clock()
+            self._unyielded += SKIPPED_CHUNK
+            if self._unyielded >= YIELD_EVERY:
+                self._unyielded = 0
+                await asyncio.sleep(0)
         self.blocks_received += len(items)
         since = watchdog.waiting_since
-        if since is not None:
+        if is_fed:
+            self.arrived = now = clock()
+            if since is not None:
+                watchdog.waiting_since = None
+                self._waited = 0.0
+                if self.longest_gap is None or now - since > self.longest_gap:
+                    self.longest_gap = now - since
+        elif since is not None:
             watchdog.waiting_since = None
-            if self.longest_gap is None or now - since > self.longest_gap:
-                self.longest_gap = now - since
+            self._waited = clock() - since
         self._unyielded += len(items)
         if self._unyielded >= YIELD_EVERY:
             self._unyielded = 0

@@ -191,7 +191,8 @@ class ChatStream(Listeners):
                 for block in self._blocks:
                     event = self._read(block)
                     if event is None:
-                        self._empty_blocks += 1
+                        if self._take_several():
+                            break
                         continue
                     calls = self._table[type(event)]
                     if calls:
@@ -213,14 +214,15 @@ class ChatStream(Listeners):
                                         del failure  # its traceback holds this frame
                         self._busy = False
                     return event
-                if not self._is_flowing or self._source.reader.is_over:
-                    if not await self._more():
-                        break
                 else:
-                    # As _more does it, without a coroutine in between.
-                    self._busy = True
-                    self._blocks = iter(await self._source.receive())
-                    self._busy = False
+                    if not self._is_flowing or self._source.reader.is_over:
+                        if not await self._more():
+                            break
+                    else:
+                        # As _more does it, without a coroutine in between.
+                        self._busy = True
+                        self._blocks = iter(await self._source.receive())
+                        self._busy = False
         except BaseException as error:
             await self._fail(error)
             raise
@@ -231,10 +233,15 @@ class ChatStream(Listeners):
 
     async def _run(self) -> ChatResponse:
         """Run to the end and return the answer; after the end, say again how it ended."""
-        async for _ in self:
-            if self._table is NO_CALLS and self._is_flowing:
-                # Nobody sees the events: text that was decoded together is not taken apart again.
-                self._source.reader.fold(self._blocks)
+        _: Event | None = None
+        try:
+            async for _ in self:
+                if self._table is NO_CALLS and self._is_flowing:
+                    # Nobody sees the events: text that was decoded together is not taken apart again.
+                    self._source.reader.fold(self._blocks)
+        except GenerationError:
+            _ = None  # its words may hold the key, and a traceback shows local variables
+            raise
         if isinstance(self._outcome, ChatResponse):
             return self._outcome
         raise copy.copy(self._outcome or closed())
@@ -385,12 +392,25 @@ class ChatStream(Listeners):
             if block is None:
                 return False
             unchanged = self._source.reader.read(block)
-            if unchanged is None:
-                self._empty_blocks += 1
-            else:
+            if unchanged is not None:
                 self._changed = iter(await routes.changed(unchanged))
+            else:
+                self._take_several()
         await routes.deliver(event)
         self._blocks = iter((event,))
+        return True
+
+    def _take_several(self) -> bool:
+        """After a block without an event of its own: put the events that it has several of in its place."""
+        several = self._source.reader.take_several()
+        if not several:
+            self._empty_blocks += 1
+            return False
+        self._source.blocks_received += len(several) - 1
+        if self._is_changing:
+            self._unchanged = iter([*several, *self._unchanged])
+        else:
+            self._blocks = iter([*several, *self._blocks])
         return True
 
     async def _open(self) -> None:
@@ -480,6 +500,9 @@ class ChatStream(Listeners):
         if self._told:
             return  # raised again to whoever asks again
         self._told = True
+        # The frames below this call hold received bytes, in which a server may repeat the key; the
+        # traceback then begins where the stream is consumed.
+        error.__traceback__ = None
         self._add_facts(error)
         # A copy: the original's traceback holds this stream, and both would wait for the collector.
         self._end(copy.copy(error))

@@ -8,6 +8,9 @@ import math
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from contextvars import copy_context
+from functools import partial
+from threading import Thread
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import attrs
@@ -23,7 +26,7 @@ from streamchat.protocol.messages import (
     Tool,
     ToolCall,
 )
-from streamchat.protocol.plain import is_list, is_mapping, repair_surrogates, to_plain
+from streamchat.protocol.plain import MAX_DEPTH, is_list, is_mapping, repair_surrogates, to_plain
 from streamchat.protocol.request import AnyMessage, plain_messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.schema import Parameters, plain_value
@@ -78,7 +81,7 @@ class FunctionTool(Tool, Generic[P, R]):
         return self._callee(*args, **kwargs)
 
     async def run(self, call: ToolCall, *, timeout: float | None = None) -> Any:
-        """Call the function as the model asked; a sync function runs in a thread.
+        """Call the function as the model asked; a sync function runs in a thread of its own.
 
         Args:
             call: what the model asked for.
@@ -112,8 +115,50 @@ class FunctionTool(Tool, Generic[P, R]):
         function = cast("Callable[..., Any]", self._callee)
         if is_async(function):
             return await function(**arguments)
-        result = await asyncio.to_thread(function, **arguments)
+        result, failure = await _in_thread(partial(function, **arguments), self.name)
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame: no cycle through it
         return await result if inspect.isawaitable(result) else result
+
+
+Outcome = tuple[Any, BaseException | None]
+"""What a call returned, or what it raised."""
+
+
+async def _in_thread(call: Callable[[], Any], name: str) -> Outcome:
+    """Run a call in a thread of its own, in the context of the caller.
+
+    Not in the threads of the event loop, which name resolution needs: a few slow tools would keep every
+    new connection of the process waiting (https://github.com/python/cpython/issues/112169). The thread
+    ends with the call, and as a daemon it does not keep the interpreter from exiting.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    outcomes: list[Outcome] = []
+    run = copy_context().run
+
+    def settle(outcome: Outcome) -> None:
+        if not done.done():  # a cancelled call is not waited for
+            outcomes.append(outcome)
+            done.set_result(None)
+
+    def work() -> None:
+        outcome: Outcome
+        try:
+            outcome = run(call), None
+        except BaseException as error:  # noqa: BLE001  # raised again where the call is awaited
+            outcome = None, error
+        with suppress(RuntimeError):  # the loop may be closed by now
+            loop.call_soon_threadsafe(settle, outcome)
+        # The traceback of an error holds this frame, and with it the future: no cycle through either.
+        del outcome
+
+    Thread(target=work, name=f"streamchat-tool-{name}", daemon=True).start()
+    await done
+    return outcomes.pop()
 
 
 class _Decorator(Protocol):
@@ -424,7 +469,7 @@ def _content(value: Any) -> Result:
         content = [_part(item) for item in value]
     else:
         content = [_part(value)]
-    to_plain(content, "the value")
+    to_plain(content, "the value", levels=MAX_DEPTH)
     return content
 
 

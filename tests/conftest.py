@@ -2,6 +2,7 @@
 
 ``tests/shell``: in memory, on a virtual clock. ``tests/wire`` and ``tests/catalogue``: real sockets, on
 asyncio and on uvloop. Everything else: asyncio. Figures that a suite measured are printed at the end.
+Whether a test has the marker ``slow`` is decided by its file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,34 @@ def pytest_asyncio_loop_factories(
     """Asked by pytest-asyncio for each asynchronous test."""
     folder = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
     return FACTORIES.get(folder, {"asyncio": asyncio.new_event_loop})
+
+
+SLOW = (
+    "cli/test_batch.py",
+    "cli/test_serve.py",
+    "cli/test_signals.py",
+    "cli/test_tty.py",
+    "fanout/test_descriptors.py",
+    "fanout/test_journal.py",
+    "fanout/test_many.py",
+    "faults",
+    "fuzz",
+    "local/test_official_sdk.py",
+    "ray",
+    "resources",
+    "simulation",
+    "test_readme.py",
+)
+"""Files and folders whose tests are left out by ``-m "not slow"``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            place = item.path.relative_to(HERE)
+            if any(place.is_relative_to(slow) for slow in SLOW):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 import streamchat
+from streamchat import protocol
 from streamchat.protocol import errors, events, messages
 
 PACKAGE = Path(streamchat.__file__).parent
@@ -104,3 +105,10 @@ def test_every_field_of_the_wire_names_its_json_path(module: ModuleType) -> None
                 documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 class_variable = "ClassVar" in ast.unparse(field.annotation)
                 assert private or class_variable or documented, f"{cls.__name__}.{field.target.id}"
+
+
+def test_the_core_has_every_error_for_those_who_use_it_alone() -> None:
+    """The same classes as `streamchat` has."""
+    for name in set(errors.__all__) - {"status_error_class"}:
+        assert name in protocol.__all__
+        assert getattr(protocol, name) is getattr(errors, name) is getattr(streamchat, name)

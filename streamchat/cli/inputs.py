@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TextIO
 import click
 
 from streamchat.cli.terminal import visible_name
-from streamchat.protocol.plain import repair_surrogates
+from streamchat.protocol.plain import decode_json, repair_surrogates
 
 __all__ = ["read_documents", "read_prompt", "read_tools", "standard_input"]
 
@@ -92,9 +91,9 @@ def _is_json(path: str) -> bool:
 def _objects(path: str, option: str) -> list[dict[str, Any]]:
     """The object, or the list of objects, in a JSON file."""
     try:
-        value = json.loads(_text(path, option))
-    except (ValueError, RecursionError) as error:
-        raise _bad(option, path, f"not JSON: {error}") from None
+        value = decode_json(_text(path, option))
+    except ValueError as error:
+        raise _bad(option, path, str(error)) from None
     items = _as_list(value)
     if not items or not all(isinstance(item, dict) for item in items):
         raise _bad(option, path, "must hold a JSON object or a list of objects")

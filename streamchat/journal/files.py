@@ -18,7 +18,7 @@ from streamchat.journal.keys import Keys, checked_index, checked_key
 from streamchat.journal.packing import PLAIN, Packing, packing_of
 from streamchat.journal.places import checked_file, created, holds_lines, opened_for_appending
 from streamchat.protocol.errors import ConfigurationError
-from streamchat.protocol.plain import decode_json, encode_json, is_mapping
+from streamchat.protocol.plain import MAX_COPIED_DEPTH, decode_json, encode_json, is_mapping
 
 __all__ = [
     "NOT_RESUMABLE",
@@ -229,7 +229,7 @@ def scan(path: Path, read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
         if torn:
             raise ConfigurationError(f"{path}, line {torn}: not JSON, and not the last line")
         try:
-            value = decode_json(line)
+            value = decode_json(line, levels=MAX_COPIED_DEPTH)
         except ValueError:
             torn = number
             continue
@@ -304,7 +304,7 @@ def replaced(out: Path, rows: Sequence[int], places: Sequence[int]) -> Iterator[
         elif place >= 0 and (head := _INDEX.match(line)):
             yield b'{"index":%d' % place + line[head.end() :]
         elif place >= 0:  # another program sorted the keys
-            yield encode_json(decode_json(line) | {"index": place}) + b"\n"
+            yield encode_json(decode_json(line, levels=MAX_COPIED_DEPTH) | {"index": place}) + b"\n"
 
 
 def key_line(index: int, key: bytes) -> bytes:

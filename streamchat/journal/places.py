@@ -13,7 +13,7 @@ from pathlib import Path
 
 from streamchat.journal.packing import PLAIN, Packing
 from streamchat.protocol.errors import ConfigurationError
-from streamchat.protocol.plain import decode_json, is_mapping
+from streamchat.protocol.plain import MAX_COPIED_DEPTH, decode_json, is_mapping
 
 __all__ = ["checked_file", "created", "followed", "holds_lines", "opened_for_appending"]
 
@@ -131,7 +131,7 @@ def holds_lines(
         start = b'{"%b":' % (first or name).encode()
         return line.startswith(start) or start.startswith(line)
     try:
-        value = decode_json(line)
+        value = decode_json(line, levels=MAX_COPIED_DEPTH)
     except ValueError:
         return False
     return is_mapping(value) and name in value

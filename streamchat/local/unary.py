@@ -21,7 +21,7 @@ from streamchat.protocol.events import (
     ToolCallStart,
     ToolPlanDelta,
 )
-from streamchat.protocol.plain import to_plain
+from streamchat.protocol.plain import decode_json, to_plain
 
 __all__ = ["fold"]
 
@@ -86,7 +86,7 @@ def _compact(arguments: str) -> str:
     if not arguments:
         return "null"
     try:
-        value = json.loads(arguments)
+        value = decode_json(arguments)
     except ValueError:  # cut off by max_tokens
         return arguments
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,17 +1,22 @@
 """Events to the answer so far, and every end event completed with what it ended.
 
-Source: protocol.md 4 (folding) and 3.1 (three independent index spaces: content blocks, tool calls,
-citations). State is kept by index, never by position; text is kept in pieces. Adding an event costs
-the same whatever came before it, and a snapshot costs one join of what it shows.
+Content blocks, tool calls and citations have three independent index spaces. State is kept by index,
+never by position; text is kept in pieces. Adding an event costs the same whatever came before it, and a
+snapshot costs one join of what it shows.
+
+An index is optional in the specification of Chat v2, and some servers send 0 for each call. So what a
+start begins gets a *place*: its index, if that is free, else the next free one. The events that are
+returned have the place as their index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Container, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from streamchat.protocol.errors import DecodeError
 from streamchat.protocol.events import (
+    NO_INDEX,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -46,14 +51,66 @@ from streamchat.protocol.spans import cited_place
 __all__ = ["Accumulator"]
 
 
+T = TypeVar("T")
+_NO_PLACES: set[int] = set()
+"""Shared and never added to: most streams need no set of their own."""
+
+
+class _Places(dict[int, T]):
+    """What one index space holds, by place."""
+
+    __slots__ = ("_free", "_lent", "last", "moved")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: int | None = None
+        """The place of what was started last."""
+        self.moved: dict[int, int] | None = None
+        """Index on the wire to place, where they differ; ``None`` while they never did."""
+        self._free = 0
+        self._lent: set[int] = _NO_PLACES
+
+    def find(self, index: int) -> int | None:
+        """The place of what events with this index on the wire belong to, if it was started."""
+        if index is NO_INDEX:
+            return self.last
+        if self.moved is not None:
+            if index in self.moved:
+                return self.moved[index]
+            if index in self._lent:
+                return None  # the place belongs to something with another index
+        return index if index in self else None
+
+    def start(self, index: int, part: T) -> int:
+        """Give a new part its place, and return that."""
+        if index is NO_INDEX:
+            place = self._free
+        elif index not in self:
+            place = index
+        else:
+            place = self._free
+            if self.moved is None:
+                self.moved, self._lent = {}, set()
+            self.moved[index] = place
+            self._lent.add(place)
+        self[place] = part
+        self.last = place
+        if place >= self._free:
+            self._free = place + 1
+        return place
+
+
 class _Block(GrowingText):
     """A content block while it grows."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("is_declared", "is_ended", "kind")
 
-    def __init__(self, kind: ContentKind, *pieces: str) -> None:
+    def __init__(self, kind: ContentKind, *pieces: str, is_declared: bool = False) -> None:
         super().__init__(*pieces)
         self.kind: ContentKind = kind
+        self.is_declared = is_declared
+        """Whether a start said the kind; else the first piece does."""
+        self.is_ended = False
 
     def content(self) -> TextContent | ThinkingContent:
         text = str(self)
@@ -63,56 +120,88 @@ class _Block(GrowingText):
 class _Call(GrowingText):
     """A tool call while its arguments grow."""
 
-    __slots__ = ("call",)
+    __slots__ = ("call", "is_ended")
 
     def __init__(self, call: ToolCall, *pieces: str) -> None:
         super().__init__(*pieces)
         self.call = call
+        self.is_ended = False
 
     def tool_call(self) -> ToolCall:
         call = self.call
-        return ToolCall(call.id, ToolCallFunction(call.name, str(self)), call.type)
+        return ToolCall(
+            call.id,
+            ToolCallFunction(call.name, str(self)),
+            call.type,
+            has_made_up_id=call.has_made_up_id,
+        )
+
+
+_NO_IDS: set[str] = set()
+
+
+def _no_ids() -> Container[str]:
+    return _NO_IDS
 
 
 class Accumulator:
     """Fold the events of one stream into a :class:`ChatResponse`.
 
     A stream that starts in the middle is folded as far as it goes; what would corrupt the answer
-    (a second ``message-start``, a piece of a call that never started, thinking inside a text block)
-    is a :class:`DecodeError`. After ``message-end`` events are passed through without effect.
+    (the start of another message, a start that repeats one that has not ended, a piece of a call that
+    never started, thinking inside a text block) is a :class:`DecodeError`. A start that repeats an index
+    after its end begins something new. After ``message-end`` events are passed through without effect.
+
+    Args:
+        used_call_ids: returns the ids of tool calls in earlier turns; called when a call comes without
+            an id and gets ``call_<n>``.
     """
 
     __slots__ = (
         "_blocks",
+        "_call_ids",
         "_calls",
         "_citations",
+        "_earlier_ids",
         "_end",
         "_id",
         "_last_text",
         "_last_thinking",
         "_logprobs",
+        "_next_number",
+        "_open_citation",
         "_plan",
         "_started",
+        "_used_call_ids",
         "_waiting_half",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, used_call_ids: Callable[[], Container[str]] = _no_ids) -> None:
+        self._used_call_ids = used_call_ids
+        # For made-up ids: those of earlier turns, those of this answer, and the number to try next.
+        self._earlier_ids: Container[str] | None = None
+        self._call_ids: set[str] = _NO_IDS
+        self._next_number = 0
         self._started = False
         self._id = ""
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: _Places[_Block] = _Places()
         self._plan = GrowingText()
-        self._calls: dict[int, _Call] = {}
-        self._citations: dict[int, Citation] = {}
+        self._calls: _Places[_Call] = _Places()
+        self._citations: _Places[Citation] = _Places()
+        # The index of the citation that was started last, until it ends.
+        self._open_citation: int | None = None
         self._logprobs: list[LogprobItem] = []
         # Of each kind the block that was opened last.
         self._last_text: int | None = None
         self._last_thinking: int | None = None
         self._end: MessageEnd | None = None
-        # Half an emoji at the end of a piece, by the text that it belongs to (faults.md F76).
+        # Half an emoji at the end of a piece, by the text that it belongs to.
         self._waiting_half: dict[GrowingText, str] = {}
 
     def add(self, event: Event) -> Event:
         """Fold one event in and return it, completed with what it ended.
+
+        The end of a call or citation that never started is returned as an ``UnknownEvent``.
 
         Raises:
             DecodeError: the event contradicts those before it; nothing was changed.
@@ -159,9 +248,8 @@ class Accumulator:
     # --- one method an event ---------------------------------------------------------------------
 
     def _message_start(self, event: MessageStart) -> Event:
-        if self._started:
-            raise DecodeError("a second message-start", event_type=event.type)
         message = event.message
+        is_empty = message == AssistantMessage()
         received = (
             self._blocks
             or self._plan.pieces
@@ -169,67 +257,105 @@ class Accumulator:
             or self._citations
             or self._waiting_half
         )
-        if received and message != AssistantMessage():
+        if self._started:
+            if is_empty and not received and event.id == self._id:
+                return event  # the same start again
+            raise DecodeError("a second message-start", event_type=event.type)
+        if received and not is_empty:
             # Its parts would take the places of those that are already there.
             raise DecodeError("a late message-start that is not empty", event_type=event.type)
         self._started = True
         self._id = event.id
-        for index, part in enumerate(message.content):
+        for part in message.content:
             if isinstance(part, TextContent):
-                self._open_block(index, "text", part.text)
+                self._open_block(NO_INDEX, _Block("text", part.text, is_declared=True))
             else:
-                self._open_block(index, "thinking", part.thinking)
+                self._open_block(NO_INDEX, _Block("thinking", part.thinking, is_declared=True))
         if message.tool_plan:
             self._plan.pieces.append(message.tool_plan)
-        self._calls.update(
-            (index, _Call(call, call.arguments)) for index, call in enumerate(message.tool_calls)
-        )
-        self._citations.update(enumerate(message.citations))
+        for call in message.tool_calls:
+            self._calls.start(NO_INDEX, _Call(self._identified(call), call.arguments))
+        for citation in message.citations:
+            self._citations.start(NO_INDEX, citation)
         return event
 
-    def _open_block(self, index: int, kind: ContentKind, *pieces: str) -> _Block:
-        block = self._blocks[index] = _Block(kind, *pieces)
+    def _open_block(self, index: int, block: _Block) -> int:
+        place = self._blocks.start(index, block)
+        self._note_last(place, block.kind)
+        return place
+
+    def _note_last(self, place: int, kind: ContentKind) -> None:
         if kind == "text":
-            self._last_text = index
+            self._last_text = place
         else:
-            self._last_thinking = index
-        return block
+            self._last_thinking = place
 
     def _content_start(self, event: ContentStart) -> Event:
-        if event.index in self._blocks:
+        kind, index = event.kind, event.index
+        started = self._blocks.find(index) if index is not NO_INDEX else None
+        if started is not None and not self._blocks[started].is_ended:
             raise DecodeError(
-                f"content block {event.index} starts twice", event_type=event.type, path="$.index"
+                f"content block {index} starts twice", event_type=event.type, path="$.index"
             )
-        piece = event.thinking if event.kind == "thinking" else event.text
-        whole = self._append(self._open_block(event.index, event.kind), piece)
-        if whole is piece:
+        block = _Block(kind, is_declared=not event.kind_is_open)
+        place = self._open_block(index, block)
+        piece = event.thinking if kind == "thinking" else event.text
+        whole = self._append(block, piece)
+        if whole is piece and place is index:
             return event
-        text, thinking = (whole, "") if event.kind == "text" else ("", whole)
-        return ContentStart(event.index, event.kind, text, thinking)
+        text, thinking = (whole, "") if kind == "text" else ("", whole)
+        return ContentStart(place, kind, text, thinking, kind_is_open=event.kind_is_open)
 
     def _content_delta(self, event: ContentDelta) -> Event:
-        kind = event.kind
-        block = self._blocks.get(event.index) or self._open_block(event.index, kind)
+        kind, index, blocks = event.kind, event.index, self._blocks
         piece = event.thinking if kind == "thinking" else event.text
-        if block.kind != kind and piece:
+        place: int | None = index
+        if index is NO_INDEX or blocks.moved is not None:
+            place = blocks.find(index)
+        block = None if place is None else blocks.get(place)
+        if piece and (block is None or block.kind != kind):
+            place, block = self._block_for(event, place, block)
+        if event.logprobs is not None:
+            self._logprobs.append(event.logprobs)
+        if block is None or place is None:
+            return event  # nothing was added, and nothing was started
+        whole = self._append(block, piece)
+        if whole is piece and place == index:
+            event.index = place
+            return event
+        text, thinking = (whole, "") if kind == "text" else ("", whole)
+        return ContentDelta(text, place, thinking, kind, event.logprobs)
+
+    def _block_for(
+        self, event: ContentDelta, place: int | None, block: _Block | None
+    ) -> tuple[int, _Block]:
+        """Where a piece belongs for which there is no block of its kind."""
+        kind, index = event.kind, event.index
+        if block is None or place is None or (index is NO_INDEX and not block.is_declared):
+            # Without a start and an index, the kind alone tells a block from the one before it.
+            block = _Block(kind)
+            return self._open_block(index, block), block
+        if block.is_declared or block.pieces:
             raise DecodeError(
-                f"{kind} for content block {event.index}, which is {block.kind}",
+                f"{kind} for content block {index}, which is {block.kind}",
                 event_type=event.type,
                 path=f"$.delta.message.content.{kind}",
             )
-        whole = self._append(block, piece)
-        if event.logprobs is not None:
-            self._logprobs.append(event.logprobs)
-        if whole is piece:
-            return event
-        text, thinking = (whole, "") if kind == "text" else ("", whole)
-        return ContentDelta(text, event.index, thinking, kind, event.logprobs)
+        block.kind = kind
+        self._note_last(place, kind)
+        return place, block
 
     def _content_end(self, event: ContentEnd) -> Event:
-        block = self._blocks.get(event.index)
-        if block is not None:
-            self._flush_half(block)
-        event.complete(block.content() if block is not None else TextContent(""))
+        place = self._blocks.find(event.index)
+        if place is None:
+            event.complete(TextContent(""))  # of a block that added nothing
+            return event
+        block = self._blocks[place]
+        block.is_ended = True
+        self._flush_half(block)
+        if place is not event.index:
+            event = ContentEnd(place)
+        event.complete(block.content())
         return event
 
     def _tool_plan_delta(self, event: ToolPlanDelta) -> Event:
@@ -237,52 +363,99 @@ class Accumulator:
         return event if whole is event.tool_plan else ToolPlanDelta(whole)
 
     def _tool_call_start(self, event: ToolCallStart) -> Event:
-        if event.index in self._calls:
-            raise DecodeError(
-                f"tool call {event.index} starts twice", event_type=event.type, path="$.index"
-            )
-        started = event.tool_call
-        call = self._calls[event.index] = _Call(started)
-        whole = self._append(call, started.arguments)
-        if whole is started.arguments:
+        index, given = event.index, event.tool_call
+        started = self._calls.find(index) if index is not NO_INDEX else None
+        if started is not None:
+            earlier = self._calls[started]
+            # Some servers send no ends, and 0 for each call: its id tells them apart.
+            if not earlier.is_ended and given.id in ("", earlier.call.id):
+                raise DecodeError(
+                    f"tool call {index} starts twice", event_type=event.type, path="$.index"
+                )
+        identified = self._identified(given)
+        call = _Call(identified)
+        place = self._calls.start(index, call)
+        whole = self._append(call, given.arguments)
+        if whole is given.arguments and place is index and identified is given:
             return event
+        function = ToolCallFunction(given.name, whole)
         return ToolCallStart(
-            ToolCall(started.id, ToolCallFunction(started.name, whole), started.type), event.index
+            ToolCall(
+                identified.id,
+                function,
+                given.type,
+                has_made_up_id=identified.has_made_up_id,
+            ),
+            place,
         )
 
+    def _identified(self, call: ToolCall) -> ToolCall:
+        """The call with an id: its own, or ``call_<n>`` that no other call has."""
+        if self._call_ids is _NO_IDS:
+            self._call_ids = set()
+        if call.id:
+            self._call_ids.add(call.id)
+            return call
+        if self._earlier_ids is None:
+            self._earlier_ids = self._used_call_ids()
+        number = max(self._next_number, len(self._calls))
+        while (made := f"call_{number}") in self._earlier_ids or made in self._call_ids:
+            number += 1
+        self._next_number = number + 1
+        self._call_ids.add(made)
+        return ToolCall(made, call.function, call.type, has_made_up_id=True)
+
     def _tool_call_delta(self, event: ToolCallDelta) -> Event:
-        whole = self._append(self._call(event), event.arguments)
-        return event if whole is event.arguments else ToolCallDelta(whole, event.index)
+        index, calls = event.index, self._calls
+        place: int | None = index
+        if index is NO_INDEX or calls.moved is not None:
+            place = calls.find(index)
+        call = None if place is None else calls.get(place)
+        if call is None or place is None:
+            if not event.arguments:
+                return event
+            raise DecodeError(
+                f"tool call {index} never started", event_type=event.type, path="$.index"
+            )
+        whole = self._append(call, event.arguments)
+        if whole is event.arguments and place == index:
+            event.index = place
+            return event
+        return ToolCallDelta(whole, place)
 
     def _tool_call_end(self, event: ToolCallEnd) -> Event:
-        call = self._call(event)
+        place = self._calls.find(event.index)
+        if place is None:
+            return _ends_nothing(event)
+        call = self._calls[place]
+        call.is_ended = True
         self._flush_half(call)
+        if place is not event.index:
+            event = ToolCallEnd(place)
         event.complete(call.tool_call())
         return event
 
-    def _call(self, event: ToolCallDelta | ToolCallEnd) -> _Call:
-        call = self._calls.get(event.index)
-        if call is None:
-            raise DecodeError(
-                f"tool call {event.index} never started", event_type=event.type, path="$.index"
-            )
-        return call
-
     def _citation_start(self, event: CitationStart) -> Event:
-        if event.index in self._citations:
+        index = event.index
+        if index is not NO_INDEX and index == self._open_citation:
             raise DecodeError(
-                f"citation {event.index} starts twice", event_type=event.type, path="$.index"
+                f"citation {index} starts twice", event_type=event.type, path="$.index"
             )
-        self._citations[event.index] = event.citation
+        self._open_citation = None if index is NO_INDEX else index
+        place = self._citations.start(index, event.citation)
+        if place is not index:
+            event = CitationStart(event.citation, place)
         event.complete(self._cited(event.citation))
         return event
 
     def _citation_end(self, event: CitationEnd) -> Event:
-        citation = self._citations.get(event.index)
-        if citation is None:
-            raise DecodeError(
-                f"citation {event.index} never started", event_type=event.type, path="$.index"
-            )
+        place = self._citations.find(event.index)
+        if place is None:
+            return _ends_nothing(event)
+        self._open_citation = None
+        citation = self._citations[place]
+        if place is not event.index:
+            event = CitationEnd(place)
         event.complete(citation, self._cited(citation))
         return event
 
@@ -348,3 +521,7 @@ class Accumulator:
     def _flush_half(self, growing: GrowingText) -> None:
         if self._waiting_half.pop(growing, None) is not None:
             growing.pieces.append("\ufffd")
+
+
+def _ends_nothing(event: ToolCallEnd | CitationEnd) -> UnknownEvent:
+    return UnknownEvent(event.type, {"type": event.type, "index": int(event.index)})

@@ -1,26 +1,24 @@
-"""Frames to events and back, dicts to answers: the room where the wire's shapes are known.
+"""Frames to events and back, answers from dicts.
 
 Two ways in, one result:
 
 * the typed way: one pass of msgspec over the bytes into private wire-shaped structs, chosen by
   ``type``; a content delta takes 0.5 us;
-* the plain way, for whatever the typed way refuses: JSON to plain data, ``null`` read as absent and
-  ``1.0`` as ``1``, then the same structs. Only if that fails too is it a ``DecodeError``.
-
-Strict where a wrong type would corrupt (text that is not ``str``, an index that is not an integer),
-open where the wire is open (unknown fields, enum values, event types). Nothing is coerced.
+* the plain way, for everything that the typed way refuses: JSON to plain data, which
+  :mod:`streamchat.protocol.from_json` reads in every shape that has a meaning. Only if that fails too is
+  it a ``DecodeError``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import msgspec
 
+from streamchat.protocol.error_body import error_words
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
-    EVENT_CLASSES,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -37,25 +35,32 @@ from streamchat.protocol.events import (
     ToolPlanDelta,
     UnknownEvent,
 )
-from streamchat.protocol.messages import (
-    AssistantMessage,
-    ToolCall,
-    ToolCallFunction,
-    Usage,
+from streamchat.protocol.from_json import (
+    KNOWN_TYPES,
+    Malformed,
+    events_from_json,
+    foreign_name,
+    message_start_from_json,
+    repair,
+    response_from_json,
+    usage_from_json,
 )
+from streamchat.protocol.messages import ToolCall, ToolCallFunction
 from streamchat.protocol.plain import (
+    FLAT,
+    TOO_DEEP,
     as_dict,
     decode_json,
     encode_json,
     is_list,
     is_mapping,
-    repair_surrogates,
+    is_nested_deeper,
+    json_name,
+    nested_too_deeply,
 )
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
-from streamchat.protocol.structure import Malformed, json_name, structure
 from streamchat.protocol.wire import (
-    AnyWire,
     CitationEndWire,
     CitationStartWire,
     ContentBody,
@@ -75,18 +80,17 @@ from streamchat.protocol.wire import (
 __all__ = [
     "DONE",
     "decode_event",
+    "decode_events",
     "decode_response",
     "encode_event",
+    "is_answer_event",
     "is_terminator",
 ]
 
 DONE = Frame(data=b"[DONE]")
-"""The terminator: no ``event:`` line, no JSON (protocol.md 1.4)."""
+"""The terminator: no ``event:`` line, no JSON."""
 _TERMINATORS = frozenset({b"[DONE]", b'"[DONE]"'})
 """The second form ended a recorded stream of September 2024."""
-
-_KNOWN_TYPES = frozenset(cls.type for cls in EVENT_CLASSES)
-
 
 # --- frames to events ----------------------------------------------------------------------------
 
@@ -97,131 +101,156 @@ def is_terminator(frame: Frame) -> bool:
 
 
 def decode_event(frame: Frame) -> Event | None:
-    """What a frame says; ``None`` for the terminator.
+    """The event of a frame; ``None`` for the terminator and for a frame without data.
 
-    The JSON ``type`` decides; the frame's ``event`` only tells a stray ``error`` (protocol.md 3.3,
-    3.4). End events are not completed yet: that is the accumulator's work.
+    The JSON ``type`` decides. The frame's ``event`` matters for two kinds of frames: ``error`` is a
+    failure, and a name that Chat v2 does not have, with data that has no ``type``, is not an event of
+    the answer but, for example, a gateway's keep-alive: an :class:`UnknownEvent`, its data under the
+    key ``data`` if it is not an object. End events are not completed yet: the accumulator does that.
 
     Raises:
-        DecodeError: not JSON, no object, no ``type``, or a known event that misses or mistypes
-            what it must have.
-        GenerationError: ``event: error``, or an object without ``type`` but with a ``message``.
+        DecodeError: not JSON, not an object, no ``type``, a known event with a field of a wrong type,
+            or several events in one frame, which :func:`decode_events` reads.
+        GenerationError: ``event: error``, or an object without ``type`` that is an error.
     """
-    if frame.event != "error":
+    events = decode_events(frame)
+    if len(events) > 1:
+        raise DecodeError(
+            "several events in one frame; decode_events() reads them",
+            event_type=events[0].type,
+            payload=frame.data,
+        )
+    return events[0] if events else None
+
+
+def decode_events(frame: Frame) -> Sequence[Event]:
+    """The events of a frame: one, nearly always.
+
+    None for the terminator and for a frame without data. Several for a list of objects where the wire
+    has one: each call, citation or piece of content of the list is an event.
+
+    Raises:
+        DecodeError, GenerationError: as :func:`decode_event`.
+    """
+    data = frame.data
+    if frame.event != "error" and (len(data) <= FLAT or not nested_too_deeply(data)):
         try:
             wire = decode_wire(frame.data)
-            return _BUILDERS[type(wire)](wire)
+            return (_BUILDERS[type(wire)](wire),)
         except (msgspec.DecodeError, UnicodeError, RecursionError, Malformed):
             pass
-    return None if is_terminator(frame) else _decode_plainly(frame)
+    return () if is_terminator(frame) else _decode_plainly(frame)
 
 
-def _decode_plainly(frame: Frame) -> Event:
+def _decode_plainly(frame: Frame) -> Sequence[Event]:
     """The plain way: slower, more forgiving, and the one that words the errors."""
-    hint = frame.event if frame.event != "message" else ""
+    is_error, is_foreign = frame.event == "error", _is_foreign(frame)
+    if not frame.data.strip():
+        return _fail("") if is_error else ()
+    problem = ""
+    data: Any = None
     try:
         data = decode_json(frame.data)
     except ValueError as error:
         problem = str(error)
-    else:
-        return _structure_event(data, frame, hint)
-    if frame.event == "error":
-        return _fail(frame.text)
-    raise DecodeError(problem, event_type=hint, payload=frame.data)
-
-
-def _structure_event(data: Any, frame: Frame, hint: str) -> Event:
-    if not is_mapping(data):
-        if frame.event == "error":
-            return _fail(str(data))
-        raise DecodeError(
-            f"expected a JSON object, got {json_name(data)}", event_type=hint, payload=frame.data
-        )
-    name = data.get("type")
-    if frame.event == "error" or name == "error" or (name is None and "message" in data):
+    if problem:
+        if is_error:
+            return _fail(frame.text)
+        if is_foreign:
+            return (UnknownEvent(frame.event, {"data": frame.text}),)
+        raise DecodeError(problem, event_type=_hint(frame), payload=frame.data)
+    if is_error:
         return _fail(data)
-    if not isinstance(name, str):
-        what = "misses 'type'" if "type" not in data else f"'type' is {json_name(name)}"
-        raise DecodeError(what, event_type=hint, path="$.type", payload=frame.data)
+    name = data.get("type") if is_mapping(data) else None
+    if isinstance(name, str):
+        return _fail(data) if _is_typed_error(data, name) else _decode_typed(data, name, frame)
+    if _is_error(data, is_foreign=is_foreign):
+        return _fail(data)
+    if is_foreign:
+        return (UnknownEvent(frame.event, repair(data if is_mapping(data) else {"data": data})),)
+    if not is_mapping(data):
+        reason, path = f"expected a JSON object, got {json_name(data)}", "$"
+    else:
+        reason, path = "misses 'type'" if name is None else f"'type' is {json_name(name)}", "$.type"
+        looks_like = foreign_name(data)
+        if looks_like:
+            reason += f"; it looks like {looks_like}"
+    raise DecodeError(reason, event_type=_hint(frame), path=path, payload=frame.data)
+
+
+def _decode_typed(data: Mapping[str, Any], name: str, frame: Frame) -> Sequence[Event]:
     try:
-        if name not in _KNOWN_TYPES:
-            return UnknownEvent(repair_surrogates(name), _repair(data))
-        wire = msgspec.convert(_forgive(data, _JOINED.get(name, frozenset())), AnyWire)
-        return _BUILDERS[type(wire)](wire)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at ")
-        path = place.strip("`") or "$"
+        return events_from_json(data, name)
     except Malformed as error:
-        if error.path == _CONTENT_PATH and _has_unknown_keys(data):
-            return UnknownEvent(name, _repair(data))
         reason, path = error.reason, error.path
     except RecursionError:
         reason, path = "nested too deeply", "$"
     raise DecodeError(reason, event_type=name, path=path, payload=frame.data)
 
 
+def is_answer_event(frame: Frame) -> bool:
+    """Whether a frame is more than a keep-alive: an event of Chat v2, its end, or a failure.
+
+    Unknown events and frames without data are not. What cannot be decoded is.
+    """
+    if frame.event in KNOWN_TYPES:
+        return True
+    try:
+        events = decode_events(frame)
+    except (DecodeError, GenerationError):
+        return True
+    if not events:
+        return bool(frame.data.strip())
+    first = events[0]
+    # A known type with content of an unknown kind is an event of Chat v2 all the same.
+    return not isinstance(first, UnknownEvent) or first.data.get("type") in KNOWN_TYPES
+
+
+def _hint(frame: Frame) -> str:
+    return frame.event if frame.event != "message" else ""
+
+
+def _is_foreign(frame: Frame) -> bool:
+    """Whether the event line has a name that Chat v2 does not have."""
+    return frame.event not in ("message", "error") and frame.event not in KNOWN_TYPES
+
+
+def _is_typed_error(data: Mapping[str, Any], name: str) -> bool:
+    """Whether an object is an error whose ``type`` is its kind, as OpenAI-like servers write it."""
+    if name == "error" or data.get("object") == "error":
+        return True
+    has_words = any(data.get(key) for key in ("message", "error", "detail"))
+    return name not in KNOWN_TYPES and name.lower().endswith("error") and has_words
+
+
+def _is_error(data: Any, *, is_foreign: bool) -> bool:
+    """Whether an object without ``type`` is an error.
+
+    A message alone does not make a foreign event an error: a keep-alive may have one.
+    """
+    if not is_mapping(data):
+        return False
+    error = data.get("error")
+    if (error and isinstance(error, str)) or is_mapping(error) or data.get("errors"):
+        return True
+    words = [data.get("message"), data.get("detail")]
+    is_text = any(value is not None and not is_mapping(value) for value in words)
+    return is_text and not is_foreign and not is_list(words[0])
+
+
 def _fail(data: Any) -> NoReturn:
-    """An error event, in whatever shape the server chose (protocol.md 3.4, point 3)."""
-    details: Mapping[str, Any] = data if is_mapping(data) else {"message": data}
-    inner = details.get("error")
-    if is_mapping(inner):
-        details = {**details, **inner}
-    elif isinstance(inner, str):
-        details = {"message": inner, **details}
-    error_type = details.get("error_type")
+    """Raise the failure that an error event tells of, in whatever shape the server chose."""
+    words, error_type, status = error_words(data)
+    if not words:
+        scalar = data.get("message") if is_mapping(data) else data
+        if scalar is not None and not is_mapping(scalar):
+            words, _, _ = error_words(str(scalar))
     raise GenerationError(
         finish_reason="ERROR",
-        error=repair_surrogates(str(details.get("message", "")))[:2000],
-        error_type=repair_surrogates(error_type) if isinstance(error_type, str) else None,
+        error=words,
+        error_type=error_type or (None if status is None else str(status)),
+        status=status,
     )
-
-
-_JOINED: Mapping[str, frozenset[str]] = {
-    ContentStart.type: frozenset({"text", "thinking"}),
-    ContentDelta.type: frozenset({"text", "thinking"}),
-    ToolPlanDelta.type: frozenset({"tool_plan"}),
-    ToolCallStart.type: frozenset({"arguments"}),
-    ToolCallDelta.type: frozenset({"arguments"}),
-}
-"""The pieces that the accumulator joins, by the event that brings them."""
-_FREE_FORM = frozenset({"document", "tool_output", "usage"})
-
-
-def _forgive(value: Any, joined: frozenset[str], key: str = "") -> Any:
-    """Read ``null`` as absent, an integral float as an integer, half an emoji as U+FFFD.
-
-    Left alone are the pieces that are joined later, because the other half of an emoji may come
-    with the next event, and, but for the halves, what may hold any keys: the caller's own documents
-    and tool results, and the usage.
-    """
-    if key in _FREE_FORM:
-        return _repair(value)
-    if is_mapping(value):
-        return {
-            repair_surrogates(name): _forgive(
-                item, frozenset() if name == "logprobs" else joined, name
-            )
-            for name, item in value.items()
-            if item is not None
-        }
-    if is_list(value):
-        return [_forgive(item, joined) for item in value]
-    if isinstance(value, str):
-        return value if key in joined else repair_surrogates(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-def _repair(value: Any) -> Any:
-    if is_mapping(value):
-        return {repair_surrogates(name): _repair(item) for name, item in value.items()}
-    if is_list(value):
-        return [_repair(item) for item in value]
-    return repair_surrogates(value) if isinstance(value, str) else value
-
-
-_CONTENT_PATH = "$.delta.message.content"
 
 
 def _content(body: ContentBody) -> tuple[ContentKind, str, str]:
@@ -233,25 +262,7 @@ def _content(body: ContentBody) -> tuple[ContentKind, str, str]:
         return "text", text or "", ""
     if kind == "thinking" and not text:
         return "thinking", "", thinking or ""
-    raise Malformed("needs text or thinking, and not both", _CONTENT_PATH)
-
-
-def _has_unknown_keys(data: Mapping[str, Any]) -> bool:
-    """Whether the content is of a kind this version does not know, rather than empty."""
-    content = data["delta"]["message"]["content"]
-    return is_mapping(content) and (
-        content.get("type") not in (None, "text", "thinking")
-        or bool(content.keys() - {"type", "text", "thinking"})
-    )
-
-
-def _build_message_start(wire: MessageStartWire) -> MessageStart:
-    message = wire.delta.get("message")
-    if is_mapping(message) and any(
-        message.get(key) for key in ("content", "tool_plan", "tool_calls", "citations")
-    ):
-        return MessageStart(wire.id, structure(message, AssistantMessage, "$.delta.message"))
-    return MessageStart(wire.id)
+    raise Malformed("", "")  # the plain way words it, or reads it
 
 
 def _build_content_start(wire: ContentStartWire) -> ContentStart:
@@ -273,16 +284,12 @@ def _build_tool_call_start(wire: ToolCallStartWire) -> ToolCallStart:
 
 def _build_message_end(wire: MessageEndWire) -> MessageEnd:
     finish = wire.delta
-    return MessageEnd(
-        finish.finish_reason,
-        structure(finish.usage, Usage, "$.delta.usage"),
-        finish.error,
-        finish.error_type,
-    )
+    usage = usage_from_json(finish.usage)
+    return MessageEnd(finish.finish_reason, usage, finish.error, finish.error_type)
 
 
 _BUILDERS: Mapping[type[msgspec.Struct], Callable[[Any], Event]] = {
-    MessageStartWire: _build_message_start,
+    MessageStartWire: lambda wire: message_start_from_json(wire.id, wire.delta),
     ContentStartWire: _build_content_start,
     ContentDeltaWire: _build_content_delta,
     ContentEndWire: lambda wire: ContentEnd(wire.index),
@@ -410,17 +417,22 @@ _ENCODERS: Mapping[type, Callable[[Any], dict[str, Any]]] = {
 }
 
 
-# --- answers --------------------------------------------------------------------------
+# --- answers -------------------------------------------------------------------------------------
 
 
 def decode_response(data: Mapping[str, Any]) -> ChatResponse:
-    """An answer from its unary JSON shape (protocol.md 4), as ``ChatResponse.to_dict`` writes it.
+    """An answer from its unary JSON shape, as ``ChatResponse.to_dict`` writes it.
 
     Raises:
-        DecodeError: a field is missing or of the wrong type; the path says which.
+        DecodeError: a field is missing or of the wrong type; the path says which. Or more than 200
+            levels of nesting, as in every text that is read.
     """
+    if is_nested_deeper(data):
+        raise DecodeError(TOO_DEEP, event_type="chat response")
     try:
-        return structure(data, ChatResponse, "$")
+        return response_from_json(data)
     except Malformed as error:
         reason, path = error.reason, error.path
+    except RecursionError:
+        reason, path = "nested too deeply", "$"
     raise DecodeError(reason, event_type="chat response", path=path)

@@ -5,13 +5,14 @@ Source: protocol.md 5.1 and 5.2. Never assume JSON: gateways answer HTML or text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from streamchat.protocol.errors import StatusError, status_error_class
-from streamchat.protocol.plain import decode_json, is_mapping, repair_surrogates
+from streamchat.protocol.plain import decode_json, is_list, is_mapping, repair_surrogates
 
-__all__ = ["error_message", "status_error"]
+__all__ = ["MAX_TYPE", "MAX_WORDS", "clean_words", "error_message", "error_words", "status_error"]
 
 
 def status_error(
@@ -57,13 +58,20 @@ _HINTS: Mapping[int, str] = {
     401: "check the API key: CO_API_KEY or api_key=",
     404: "check model= and base_url=",
 }
-_MAX_MESSAGE = 500
+MAX_WORDS = 500
+MAX_TYPE = 128
+"""Characters kept of a server's words and of its error type."""
+_MAX_DEPTH = 4
+_MAX_ITEMS = 5
+_MAX_PATH = 8
+"""How far an error object is followed: levels, list items, parts of a path in a request."""
 
 
 def error_message(body: bytes) -> str:
-    """The server's own words from an error body: ``message``, or the start of the text.
+    """The server's own words from an error body, or the start of a body without any.
 
-    Control characters are replaced, so that a log line stays a line (CWE-117).
+    Control characters are replaced, so that a log line stays a line (CWE-117). A body that is an
+    answer is not quoted.
     """
     return _error_details(body)[0]
 
@@ -73,17 +81,146 @@ def _error_details(body: bytes) -> tuple[str, str | None]:
         data = decode_json(body)
     except ValueError:
         data = None
-    message: Any = None
-    error_type: Any = None
-    if is_mapping(data):
-        error_type = data.get("error_type")
-        message = data.get("message", data.get("error"))
-        if is_mapping(message):
-            message = message.get("message")
-    if not isinstance(message, str):
-        message = body.decode("utf-8", "replace")
-    printable = "".join(c if c.isprintable() else " " for c in repair_surrogates(message))
-    message = " ".join(printable.split())
-    if len(message) > _MAX_MESSAGE:
-        message = message[:_MAX_MESSAGE] + "..."
-    return message, error_type if isinstance(error_type, str) else None
+    words, error_type, _ = error_words(data)
+    if not words and not _is_answer(data):
+        words = clean_words(body[: 8 * MAX_WORDS].decode("utf-8", "replace"))
+    return words, error_type
+
+
+def _is_answer(data: object) -> bool:
+    """Whether a JSON body is an answer of Chat v2, Chat v1 or an OpenAI-compatible server."""
+    if not is_mapping(data):
+        return False
+    return is_mapping(data.get("message")) or not _ANSWER_KEYS.isdisjoint(data)
+
+
+_ANSWER_KEYS = frozenset({"choices", "finish_reason", "generation_id", "generations", "text"})
+
+
+def clean_words(text: str, limit: int = MAX_WORDS) -> str:
+    """A server's text on one line of at most ``limit`` characters, plus ``...`` if it was longer.
+
+    Control and format characters become spaces, runs of white space one space, and lone surrogates
+    U+FFFD.
+    """
+    start = repair_surrogates(text[: 8 * limit])
+    line = " ".join("".join(c if c.isprintable() else " " for c in start).split())
+    if len(line) > limit or len(text) > 8 * limit:
+        return line[:limit] + "..."
+    return line
+
+
+def error_words(data: object) -> tuple[str, str | None, int | None]:
+    """Words, type and numeric status of an error object, in any of the shapes servers use.
+
+    Read are Cohere's ``{"message", "error_type"}``; ``{"error": {"message", "type", "code"}}``
+    (OpenAI, Azure, vLLM); ``{"error": "..."}``; ``{"errors": [...]}``; ``{"detail": ...}`` as text
+    or as a list of ``{"loc", "msg", "type"}`` (FastAPI); RFC 9457 problem details;
+    ``{"error", "error_description"}`` (RFC 6749 5.2); ``{"Message"}`` and ``{"__type"}`` (AWS);
+    ``{"statusCode", "message"}``; and any of these inside each other or in a list.
+
+    Args:
+        data: decoded JSON. Only its first parts are read, so a huge one costs no more than a small one.
+
+    Returns:
+        The words, on one line of at most 500 characters, ``""`` if there are none; the error type, if
+        it has one; and a number from 100 to 599 given as status or code, if there is one.
+    """
+    words, error_type, status = _read_error(data, 0)
+    return clean_words(words), clean_words(error_type, MAX_TYPE) or None, status
+
+
+def _read_error(data: object, depth: int) -> tuple[str, str, int | None]:
+    """The same as :func:`error_words`, not yet cleaned; ``""`` for no type."""
+    if isinstance(data, str):
+        return data, "", None
+    if depth >= _MAX_DEPTH:
+        return "", "", None
+    if is_list(data):
+        return _read_list(data, depth)
+    if not is_mapping(data):
+        return "", "", None
+    words = _first_text(data, _WORD_KEYS)
+    error_type = _first_text(data, _TYPE_KEYS)
+    status = _status(data)
+    for key in _NESTED_KEYS:
+        value = data.get(key)
+        if value is None or isinstance(value, str):
+            continue
+        inner_words, inner_type, inner_status = _read_error(value, depth + 1)
+        # The innermost type is the specific one: {"type": "error", "error": {"type": "overloaded"}}.
+        words, error_type = words or inner_words, inner_type or error_type
+        status = status if inner_status is None else inner_status
+    errors = data.get("errors")
+    if not words and is_mapping(errors):  # ASP.NET: {"errors": {"Model": ["is required"]}}
+        words = _joined(
+            f"{name}: {text}"
+            for name, value in islice(errors.items(), _MAX_ITEMS)
+            if (text := _read_error(value, depth + 1)[0])
+        )
+    plain = data.get("error")
+    if isinstance(plain, str):
+        if not words:
+            words = plain
+        elif not error_type and (status is not None or "error_description" in data):
+            error_type = plain[:MAX_TYPE]  # Spring and RFC 6749 name the error's kind there
+    if not words:
+        words = _first_text(data, _WEAK_WORD_KEYS)
+    location = _location(data.get("loc"))
+    if location and words:
+        words = f"{location}: {words}"
+    return words, error_type, status
+
+
+def _read_list(items: Sequence[Any], depth: int) -> tuple[str, str, int | None]:
+    """The words of the first items, with the type and the status of the first that has one."""
+    read = [_read_error(item, depth + 1) for item in items[:_MAX_ITEMS]]
+    words = _joined(each[0] for each in read)
+    error_type = next((each[1] for each in read if each[1]), "")
+    status = next((each[2] for each in read if each[2] is not None), None)
+    return words, error_type, status
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "; ".join(part[: 8 * MAX_WORDS] for part in parts if part)
+
+
+_WORD_KEYS = ("message", "Message", "msg", "detail", "error_description", "error_message", "errors")
+_NESTED_KEYS = ("error", "errors", "detail", "message", "Error", "fault")
+_WEAK_WORD_KEYS = ("description", "title", "reason", "faultstring")
+"""Keys of an error's words: the usual ones, those that may hold another error object, and those that
+are read if there is nothing else."""
+_TYPE_KEYS = ("error_type", "type", "__type", "errorType", "code", "error_code", "status")
+_STATUS_KEYS = ("status", "code", "statusCode", "status_code", "httpStatus", "http_status")
+_NOT_A_TYPE = frozenset({"error", "about:blank"})
+"""``{"type": "error"}`` says nothing, and ``about:blank`` is RFC 9457's way to leave it out."""
+
+
+def _first_text(data: Mapping[str, Any], keys: Iterable[str]) -> str:
+    for key in keys:
+        value = data.get(key)
+        if (
+            isinstance(value, str)
+            and value
+            and (keys is not _TYPE_KEYS or value not in _NOT_A_TYPE)
+        ):
+            return value
+    return ""
+
+
+def _status(data: Mapping[str, Any]) -> int | None:
+    """A number that can be an HTTP status, as a number or as text."""
+    for key in _STATUS_KEYS:
+        value = data.get(key)
+        if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
+            return value
+    return None
+
+
+def _location(parts: object) -> str:
+    """FastAPI's ``loc``, the place in the request: names and positions joined by dots."""
+    if not is_list(parts):
+        return ""
+    return ".".join(str(part)[:64] for part in parts[:_MAX_PATH] if isinstance(part, str | int))

@@ -301,11 +301,17 @@ class GenerationError(StreamChatError):
     """
 
     def __init__(
-        self, *, finish_reason: str, error: str = "", error_type: str | None = None
+        self,
+        *,
+        finish_reason: str,
+        error: str = "",
+        error_type: str | None = None,
+        status: int | None = None,
     ) -> None:
         kind = f" [{error_type}]" if error_type else ""
+        code = "" if status is None or str(status) == error_type else f" (code {status})"
         super().__init__(
-            f"the answer failed with finish reason {finish_reason}{kind}: "
+            f"the answer failed with finish reason {finish_reason}{kind}{code}: "
             f"{error or 'the server gave no reason'}"
         )
         self.finish_reason = finish_reason
@@ -313,7 +319,10 @@ class GenerationError(StreamChatError):
         self.error = error
         """The server's own words; may be empty."""
         self.error_type = error_type
-        """For example ``INVALID_TOOL_GENERATION``; an open string."""
+        """For example ``INVALID_TOOL_GENERATION``; an open string. The ``type`` or ``code`` of the
+        error object, if a gateway sent one."""
+        self.status = status
+        """The numeric code of a gateway's error object, like an HTTP status; ``None`` without one."""
 
 
 class StructureError(StreamChatError, ValueError):

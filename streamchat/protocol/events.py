@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENT_CLASSES",
+    "MAX_INDEX",
+    "NO_INDEX",
     "CitationEnd",
     "CitationStart",
     "ContentDelta",
@@ -62,6 +64,23 @@ __all__ = [
 ]
 
 ContentKind = Literal["text", "thinking"]
+
+MAX_INDEX = 100_000
+"""The largest index of a content block, tool call or citation. Larger ones are refused: an answer has a
+few dozen at most, and chosen large numbers would make every table of them slow."""
+
+
+class _NoIndex(int):
+    """See :data:`NO_INDEX`."""
+
+    __slots__ = ()
+
+
+NO_INDEX = _NoIndex()
+"""The index of an event whose JSON object has none: reads as 0, and is known by its identity.
+
+The :class:`~streamchat.protocol.accumulator.Accumulator` replaces it: a start takes the next free
+place, deltas and ends belong to what was started last."""
 
 
 class GrowingText:
@@ -126,6 +145,14 @@ class ContentStart(Record):
     """``delta.message.content.text``: so far always empty."""
     thinking: str = ""
     """``delta.message.content.thinking``: so far always empty."""
+    _kind_is_open: bool = attrs.field(
+        default=False, eq=False, repr=False, kw_only=True, alias="kind_is_open"
+    )
+
+    @property
+    def kind_is_open(self) -> bool:
+        """Whether the wire did not say the kind; the first delta of the block decides then."""
+        return self._kind_is_open
 
     @property
     def delta(self) -> Delta[ContentOfMessage]:
@@ -336,14 +363,22 @@ class MessageEnd(Record):
 
     finish_reason: str
     """``delta.finish_reason``: ``COMPLETE``, ``STOP_SEQUENCE``, ``MAX_TOKENS``, ``TOOL_CALL``,
-    ``ERROR``, ``TIMEOUT``, or a value of the future."""
+    ``ERROR``, ``TIMEOUT``, or a value of the future; ``""`` if the server gave none."""
     usage: Usage = attrs.Factory(Usage)
     """``delta.usage``: its numbers are ``None`` after a failure."""
     error: str | None = None
     """``delta.error``: on failure."""
     error_type: str | None = None
     """``delta.error_type``: on failure; undocumented."""
+    _status: int | None = attrs.field(
+        default=None, eq=False, repr=False, kw_only=True, alias="status"
+    )
     _response: ChatResponse | None = attrs.field(default=None, eq=False, repr=False, init=False)
+
+    @property
+    def status(self) -> int | None:
+        """The numeric code of ``delta.error``, if a gateway sent an object with one there."""
+        return self._status
 
     @property
     def response(self) -> ChatResponse:

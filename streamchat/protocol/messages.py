@@ -155,6 +155,14 @@ class ToolCall(Record):
     """``function``"""
     type: str = "function"
     """``type``"""
+    _has_made_up_id: bool = attrs.field(
+        default=False, eq=False, repr=False, kw_only=True, alias="has_made_up_id"
+    )
+
+    @property
+    def has_made_up_id(self) -> bool:
+        """Whether the server sent no id, and :attr:`id` is ours: ``call_0``, ``call_1``, ..."""
+        return self._has_made_up_id
 
     @property
     def name(self) -> str:

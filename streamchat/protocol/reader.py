@@ -1,4 +1,4 @@
-"""One stream's blocks to completed events: decoder, codec and accumulator in a row.
+"""One stream's blocks to completed events: frame or line decoder, codec and accumulator in a row.
 
 After a delta was read the full way, the reader takes its lane (see ``lane``): blocks that are alike
 are not parsed, and of neighbours that are alike only the texts are handed on. Everything else goes the
@@ -7,29 +7,36 @@ full way, and nothing tells the two apart but their cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from operator import length_hint
 from typing import cast
 
 from streamchat.protocol.accumulator import Accumulator
-from streamchat.protocol.codec import decode_event, is_terminator
-from streamchat.protocol.errors import DecodeError, FrameTooLargeError
+from streamchat.protocol.codec import decode_events, is_answer_event, is_terminator
+from streamchat.protocol.errors import DecodeError, FrameTooLargeError, GenerationError
 from streamchat.protocol.events import (
     ContentDelta,
     ContentStart,
     Event,
     MessageEnd,
     ToolCallDelta,
+    ToolCallStart,
     ToolPlanDelta,
+    UnknownEvent,
 )
+from streamchat.protocol.from_json import KNOWN_TYPES
+from streamchat.protocol.json_lines import LineDecoder
 from streamchat.protocol.lane import Lane
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES, Frame, FrameDecoder
 
 __all__ = ["EventReader", "Item"]
 
-Item = bytes | str
-"""A block, or of a run the text of one."""
+Item = bytes | str | Event
+"""A block; of a run the text of one; of a block with several events one of them."""
+
+_COMMON_HEADS = frozenset(b"event: " + name.encode() for name in KNOWN_TYPES)
+"""First lines of the blocks that Chat v2 sends: that they are events is known without reading them."""
 
 _MAX_PROOFS = 4
 """Lanes that one stream proves; then it learns no more. With ``logprobs`` each delta has other bytes
@@ -44,20 +51,25 @@ class EventReader:
 
     Args:
         max_bytes: the largest event, in bytes.
+        lines: whether the body is JSON lines and not an event stream.
+        used_call_ids: see :class:`Accumulator`.
 
     Use: ``for item in reader.split(chunk): event = reader.read(item)``; one item is one block, and one
     event or none, so that whoever calls can stop between two events and lose nothing. The items of
-    one ``split`` are read before the next.
+    one ``split`` are read before the next. After an item without an event, read what
+    :meth:`take_several` returns first. At the end of the body, :meth:`finish` returns the last items.
     """
 
     __slots__ = (
         "_accumulator",
         "_decoder",
+        "_is_lines",
         "_lane",
         "_make",
         "_pieces",
         "_proofs",
         "_run",
+        "_several",
         "end",
         "has_events",
         "has_text",
@@ -65,11 +77,19 @@ class EventReader:
         "terminated",
     )
 
-    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._decoder = FrameDecoder(max_bytes)
-        self._accumulator = Accumulator()
+    def __init__(
+        self,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        *,
+        lines: bool = False,
+        used_call_ids: Callable[[], Container[str]] | None = None,
+    ) -> None:
+        self._decoder: FrameDecoder | LineDecoder
+        self._decoder = LineDecoder(max_bytes) if lines else FrameDecoder(max_bytes)
+        self._is_lines = lines
+        self._accumulator = Accumulator(used_call_ids) if used_call_ids else Accumulator()
         self.end: MessageEnd | None = None
-        """``message-end``, once it was read; nothing is decoded after it (faults.md F84)."""
+        """``message-end``, once it was read; nothing is decoded after it."""
         self.terminated = False
         """Whether ``[DONE]`` was read; without :attr:`end` the answer is cut off."""
         self.is_over = False
@@ -86,6 +106,8 @@ class EventReader:
         self._leave_lane()
         # The blocks of the run whose texts are being read; empty where no run is.
         self._run = b""
+        # The events of a block that has several, while they were not taken.
+        self._several: Sequence[Event] = ()
 
     @property
     def snapshot(self) -> ChatResponse:
@@ -106,6 +128,12 @@ class EventReader:
             text = lane.read_chunk(chunk)
             if text is not None:
                 return (text,)
+        if self._is_lines:
+            lines = decoder.split(chunk)
+            if decoder.error is not None:
+                self.is_over = True
+            return lines
+        assert isinstance(decoder, FrameDecoder)
         blocks = decoder.cut(chunk)
         if decoder.error is not None:
             self.is_over = True
@@ -118,14 +146,25 @@ class EventReader:
                 return texts
         return blocks.split(b"\n\n")
 
+    def finish(self) -> Sequence[Item]:
+        """The body has ended: what it completes, perhaps nothing. Of an event stream nothing."""
+        return self._decoder.rest() if isinstance(self._decoder, LineDecoder) else ()
+
+    def take_several(self) -> Sequence[Event]:
+        """The events of the block that was read last, if it has several: to be read in its place."""
+        several, self._several = self._several, ()
+        return several
+
     def read(self, item: Item) -> Event | None:
-        """The item's event, folded in and completed; ``None`` if it holds none.
+        """The item's event, folded in and completed; ``None`` if it holds none, or several.
 
         Raises:
             DecodeError: the block is not an event, or contradicts those before it.
             GenerationError: the block is an error event.
         """
         if not isinstance(item, str):
+            if not isinstance(item, bytes):
+                return self._fold(item, b"")
             text = None if self._lane is None else self._lane.read_block(item)
             if text is None:
                 return self._read_fully(item)
@@ -153,10 +192,10 @@ class EventReader:
         blocks, self._run = self._run.split(b"\n\n"), b""
         return iter(blocks[len(blocks) - length_hint(items) :])
 
-    def read_frame(self, block: bytes) -> Frame | None:
+    def read_frame(self, block: Item) -> Frame | None:
         """The block's frame as it is, ``None`` if it holds none; only the end is looked for."""
-        if self.terminated:
-            return None
+        if self.terminated or not isinstance(block, bytes):
+            return None  # not a block: one of several events whose frame was read already
         frame = self._decoder.parse(block)
         if frame is not None:
             if is_terminator(frame):
@@ -164,28 +203,65 @@ class EventReader:
             elif self.end is None and (
                 frame.event in ("message-end", "error") or b'"message-end"' in frame.data
             ):
-                event = decode_event(frame)
-                if isinstance(event, MessageEnd):
-                    self.end, self.is_over = event, True
+                for event in decode_events(frame):
+                    if isinstance(event, MessageEnd):
+                        self.end, self.is_over = event, True
         return frame
 
-    @staticmethod
-    def holds_event(items: Sequence[Item]) -> bool:
-        """Whether one of the items is more than comments: it has a ``data`` line."""
+    def holds_answer_event(self, items: Sequence[Item]) -> bool:
+        """Whether one of the items is more than a comment, a keep-alive or an unknown event."""
         for item in items:  # noqa: SIM110  # a generator for any() would cost 0.3 us a chunk
-            if isinstance(item, str) or _has_data(item):
+            if not isinstance(item, bytes) or self._is_answer_event(item):
                 return True
         return False
 
-    def starts_with_terminator(self, items: Sequence[Item]) -> bool:
-        """Whether the first event of the items is ``[DONE]``: an answer that never began."""
+    def _is_answer_event(self, block: bytes) -> bool:
+        if block.partition(b"\n")[0] in _COMMON_HEADS:
+            return True
+        if not (self._is_lines or _has_data(block)):
+            return False
+        frame = self._peek(block)
+        return frame is not None and is_answer_event(frame)
+
+    def _peek(self, block: bytes) -> Frame | None:
+        """A block's frame, without effect on what comes after it."""
+        decoder = self._decoder
+        if isinstance(decoder, LineDecoder):
+            return decoder.parse(block)
+        return FrameDecoder().parse(block)
+
+    def holds_data(self, items: Sequence[Item]) -> bool:
+        """Whether one of the items has data: it is more than comments."""
+        if self._is_lines:
+            return bool(items)
+        return any(not isinstance(item, bytes) or _has_data(item) for item in items)
+
+    def first_failure(self, items: Sequence[Item]) -> GenerationError | Frame | None:
+        """How an answer ended that never began: the error, or the ``[DONE]``, that came first.
+
+        Args:
+            items: what was received so far, an event of Chat v2 among them.
+        """
         for item in items:
-            if isinstance(item, str):
-                return False
-            if _has_data(item):
-                frame = FrameDecoder().parse(item)
-                return frame is not None and is_terminator(frame)
-        return False
+            if not isinstance(item, bytes):
+                return None
+            if not self._is_answer_event(item):
+                continue
+            frame = self._peek(item)
+            if frame is None or (
+                frame.event == "message-start" and b'"message-start"' in frame.data
+            ):
+                return None
+            if is_terminator(frame):
+                return frame
+            try:
+                decode_events(frame)
+            except GenerationError as error:
+                return error
+            except DecodeError:
+                pass
+            return None
+        return None
 
     def skip(self, items: Sequence[Item]) -> None:
         """Take in blocks without an event: an ``id`` or ``retry`` alone counts for later frames."""
@@ -199,11 +275,17 @@ class EventReader:
         frame = self._decoder.parse(block)
         if frame is None:
             return None
-        event = decode_event(frame)
-        if event is None:
+        events = decode_events(frame)
+        if len(events) == 1:
+            return self._fold(events[0], b"" if self._is_lines else block, frame)
+        self._leave_lane()
+        self._several = events
+        if not events and is_terminator(frame):
             self.terminated = self.is_over = True
-            self._leave_lane()
-            return None
+        return None
+
+    def _fold(self, event: Event, block: bytes, frame: Frame | None = None) -> Event | None:
+        """Add one event to the answer; ``None`` if it ends what never started."""
         try:
             completed = self._accumulator.add(event)
         except DecodeError as error:
@@ -214,18 +296,22 @@ class EventReader:
                 self.end, self.is_over = completed, True
                 self._leave_lane()
             elif completed is event:
-                self._take_lane(block, event)
+                if block:
+                    self._take_lane(block, event)
+            elif isinstance(completed, UnknownEvent):
+                return None
             else:
-                # Half an emoji came or went; while one waits, the lane would overtake it.
+                # Half an emoji came or went, and while one waits, the lane would overtake it; or the
+                # event's index is not its place, which the lane knows nothing of.
                 self._leave_lane()
-                if isinstance(completed, ContentStart | ContentDelta) and completed.text:
-                    self.has_text = True
+            if not self.has_text and isinstance(completed, ContentStart | ContentDelta):
+                self.has_text = bool(completed.text)
             return completed
         raise DecodeError(
             problem.reason,
             event_type=problem.event_type,
             path=problem.path,
-            payload=frame.data,
+            payload=b"" if frame is None else frame.data,
         )
 
     def _take_lane(self, block: bytes, event: Event) -> None:
@@ -236,14 +322,14 @@ class EventReader:
         kind: str
         if isinstance(event, ContentDelta):
             kind, index, text = event.kind, event.index, event.text or event.thinking
-            self.has_text = self.has_text or bool(event.text)
         elif isinstance(event, ToolCallDelta):
             kind, index, text = "arguments", event.index, event.arguments
         elif isinstance(event, ToolPlanDelta):
             kind, index, text = "tool_plan", 0, event.tool_plan
         else:
-            if isinstance(event, ContentStart):
-                self.has_text = self.has_text or bool(event.text)
+            if isinstance(event, ContentStart | ToolCallStart):
+                # Deltas without an index belong to it from here on.
+                self._leave_lane()
             return
         lane = self._lane
         if lane is not None and (lane.kind, lane.index) != (kind, index):

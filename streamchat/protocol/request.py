@@ -18,7 +18,7 @@ from streamchat.protocol.messages import (
     ToolMessage,
     UserMessage,
 )
-from streamchat.protocol.plain import as_dict, is_list, is_mapping, to_plain
+from streamchat.protocol.plain import MAX_DEPTH, as_dict, is_list, is_mapping, to_plain
 from streamchat.protocol.record import FrozenRecord
 from streamchat.protocol.response import ChatResponse
 
@@ -28,6 +28,7 @@ __all__ = [
     "CommonOptions",
     "ChatRequest",
     "Messages",
+    "checked_extra_body",
     "plain_message",
     "plain_messages",
 ]
@@ -86,6 +87,8 @@ class CommonOptions(TypedDict, total=False):
     """``{"type": "enabled" | "disabled", "token_budget": n}``."""
     priority: int | None
     """0 (highest, the default) to 999."""
+    extra_body: Mapping[str, Any] | None
+    """Body fields that this version does not know, for gateways; sent beside the others."""
 
 
 class ChatOptions(CommonOptions, total=False):
@@ -201,6 +204,29 @@ def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
             )
 
 
+def checked_extra_body(value: Any) -> dict[str, Any] | None:
+    """A plain copy of body fields that this version does not know; ``None`` if there are none.
+
+    Raises:
+        TypeError: not a mapping of ``str``, a field of Chat v2 (the message names the argument that
+            is meant), or something that JSON cannot say.
+        ValueError: as :func:`~streamchat.protocol.plain.to_plain`.
+    """
+    if value is None:
+        return None
+    if not is_mapping(value):
+        raise TypeError(f"extra_body must be a dict, not {type(value).__name__}")
+    for name in value:
+        if not isinstance(name, str):
+            raise TypeError(f"extra_body must have str keys, not {type(name).__name__}")
+        if name == "stream":
+            raise TypeError("extra_body cannot hold 'stream': every answer is streamed")
+        if name in _FIELDS and name != "extra_body":
+            raise TypeError(f"extra_body cannot hold {name!r}: pass {name}= instead")
+    plain: dict[str, Any] = to_plain(value, "extra_body")
+    return plain or None
+
+
 def _items(name: str, value: Any) -> Iterable[tuple[int, Any]]:
     if value is None:
         return ()
@@ -230,12 +256,13 @@ def plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
     )
 
 
-def plain_message(message: Any, path: str) -> dict[str, Any]:
+def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[str, Any]:
     """One turn as a wire-shaped dict of our own (protocol.md 2.2).
 
     Args:
         message: see :data:`AnyMessage`.
         path: how the turn is named in an error.
+        levels: how many levels of nesting are allowed.
 
     Raises:
         TypeError: something else, or something in it that JSON cannot say.
@@ -243,9 +270,7 @@ def plain_message(message: Any, path: str) -> dict[str, Any]:
     """
     if isinstance(message, ChatResponse):
         message = message.to_message()
-    if isinstance(message, AssistantMessage):
-        return message.to_dict()
-    if isinstance(message, SystemMessage | UserMessage | ToolMessage):
+    if isinstance(message, SystemMessage | UserMessage | AssistantMessage | ToolMessage):
         message = {"role": message.role, **as_dict(message)}
     if not is_mapping(message):
         raise TypeError(
@@ -266,7 +291,7 @@ def plain_message(message: Any, path: str) -> dict[str, Any]:
             f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}; "
             "json.dumps() makes a str of a value"
         )
-    plain: dict[str, Any] = to_plain(message, path)
+    plain: dict[str, Any] = to_plain(message, path, levels=levels)
     return plain
 
 
@@ -333,6 +358,8 @@ class ChatRequest(FrozenRecord):
     """``thinking``"""
     priority: int | None = attrs.field(default=None, validator=_number(0, 999, whole=True))
     """``priority``"""
+    extra_body: Mapping[str, Any] | None = attrs.field(default=None, converter=checked_extra_body)
+    """Fields of the body that are none of the above; :meth:`to_dict` has them beside the others."""
 
     def __attrs_post_init__(self) -> None:
         if self.tool_choice is not None and not self.tools:
@@ -350,7 +377,7 @@ class ChatRequest(FrozenRecord):
             "stop_sequences",
             "thinking",
         ):
-            object.__setattr__(self, name, to_plain(getattr(self, name), name))
+            object.__setattr__(self, name, to_plain(getattr(self, name), name, levels=MAX_DEPTH))
 
     def __repr__(self) -> str:
         # A prompt shows by its size alone, and a request that failed to be made shows what it has:
@@ -383,5 +410,9 @@ class ChatRequest(FrozenRecord):
             value = getattr(self, field.name)
             if value is not None:
                 body[field.name] = to_plain(value, field.name)
+        body |= body.pop("extra_body", {})
         body["stream"] = stream
         return body
+
+
+_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))

@@ -89,7 +89,8 @@ class ChatResponse(Record):
         Differences that remain to a unary reply of the server are listed in protocol.md 4.
 
         Raises:
-            ValueError: a document nested beyond 200 levels, which decodes and is not copied.
+            ValueError: something that JSON cannot say, or nesting far beyond the 200 levels that are
+                decoded: only in an answer that was made by hand.
         """
         fields: dict[str, Any] = {"id": self.id} if self.id else {}
         fields["message"] = self.message.to_dict()

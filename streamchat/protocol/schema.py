@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import attrs
 import msgspec
 
+from streamchat.protocol.mismatch import mismatch
 from streamchat.protocol.plain import is_list, is_mapping, to_plain
 
 __all__ = ["Parameters", "misfit", "object_schema", "plain_value"]
@@ -42,9 +43,45 @@ def _schema(kind: Any, what: str) -> dict[str, Any]:
     """
     try:
         schema = msgspec.json.schema(kind)
-    except TypeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise TypeError(f"{what} has a type that JSON Schema cannot describe: {reason}") from None
+    except TypeError:
+        pass
+    else:
+        return _written_out(schema)
+    raise TypeError(f"{what} has a type that JSON Schema cannot describe: {_culprit(kind)}")
+
+
+def _culprit(kind: Any) -> str:
+    """The innermost field or item whose type has no schema, with its type as it is written."""
+    place = ""
+    while True:
+        for name, part in _parts_of_type(kind):
+            if not _has_schema(part):
+                kind, place = part, f"{place}.{name}" if place and name else place or name
+                break
+        else:
+            spelled = kind.__name__ if isinstance(kind, type) else str(kind)
+            return f"{place}: {spelled[:200]}" if place else spelled[:200]
+
+
+def _parts_of_type(kind: Any) -> list[tuple[str, Any]]:
+    """Fields of a class by name, arguments of a generic type without one."""
+    if args := get_args(kind):
+        return [("", each) for each in args if each is not Ellipsis and not is_list(each)]
+    with suppress(AttributeError, NameError, SyntaxError, TypeError, ValueError):
+        if issubclass(kind, msgspec.Struct) or attrs.has(kind) or hasattr(kind, "__annotations__"):
+            return [*get_type_hints(kind, include_extras=True).items()]
+    return []
+
+
+def _has_schema(kind: Any) -> bool:
+    try:
+        msgspec.json.schema(kind)
+    except TypeError:
+        return False
+    return True
+
+
+def _written_out(schema: dict[str, Any]) -> dict[str, Any]:
     definitions: dict[str, Any] = schema.pop("$defs", {})
     recursive: set[str] = set()
 
@@ -110,21 +147,11 @@ def misfit(value: Any, kind: Any) -> tuple[str, str] | None:
     """Why plain data does not fit a type, and where (a JSON path); ``None`` if it does."""
     try:
         msgspec.convert(value, kind, strict=True, str_keys=True)
-    except Exception as error:  # noqa: BLE001  # a class of the caller's may raise anything
-        return _problem(error)
-    return None
-
-
-def _problem(error: Exception) -> tuple[str, str]:
-    """What was wrong and where; the value itself is the model's, and is not repeated."""
-    if not isinstance(error, msgspec.ValidationError):
-        return "a value that its class refuses", "$"
-    said, _, path = str(error).partition(" - at `")
-    if error.__cause__ is not None:
-        said = "a value that its class refuses"  # the words of a validator quote it
-    elif said.startswith("Invalid enum value"):
-        said = "Invalid enum value"
-    return said, path.rpartition("` in `")[2].rstrip("`") or "$"
+    except Exception:  # noqa: BLE001, S110  # a class of the caller's may raise anything
+        pass
+    else:
+        return None
+    return mismatch(value, kind)
 
 
 # --- a function's parameters ---------------------------------------------------------------------
@@ -220,11 +247,12 @@ class Parameters:
                 )
         try:
             read = msgspec.convert(arguments, self._struct, strict=strict, str_keys=True)
-        except Exception as error:  # noqa: BLE001  # a class of the caller's may raise anything
-            reason, path = _problem(error)
+        except Exception:  # noqa: BLE001, S110  # a class of the caller's may raise anything
+            pass
         else:
             values = {each: getattr(read, each) for each in names}
             return {each: value for each, value in values.items() if value is not _Absent.ABSENT}
+        reason, path = mismatch(arguments, self._struct, strict=strict)
         raise ValueError(f"{reason} (at {path})")
 
 
@@ -292,4 +320,22 @@ def plain_value(value: Any) -> Any:
     Raises:
         TypeError, ValueError: JSON cannot say it.
     """
-    return to_plain(msgspec.to_builtins(value, str_keys=True), "the value")
+    try:
+        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_refuse_type)
+    except _UnknownTypeError as error:
+        problem = str(error)
+    except (TypeError, ValueError):
+        problem = "has a key that JSON cannot say, or text that is not Unicode"
+    except RecursionError:
+        problem = "is nested too deeply, or contains itself"
+    else:
+        return to_plain(plain, "the value")
+    raise TypeError(f"the value {problem}")
+
+
+class _UnknownTypeError(TypeError):
+    """Its words are ours, and may be shown."""
+
+
+def _refuse_type(value: Any) -> Any:
+    raise _UnknownTypeError(f"has a part of type {type(value).__name__}, which JSON cannot say")

@@ -60,7 +60,7 @@ class FrameDecoder:
 
     Args:
         max_bytes: the largest block, in bytes after line ends were normalised to LF, without its
-            blank line; 16 MiB by default.
+            blank line and its comments; 16 MiB by default.
         last_event_id: carried over from an earlier connection.
 
     A frame is out as soon as its last byte is in: a blank line that is ended by CR does not wait
@@ -73,6 +73,7 @@ class FrameDecoder:
         "_head",
         "_held_newline",
         "_id",
+        "_line_start",
         "_retry",
         "_tail",
         "error",
@@ -96,6 +97,8 @@ class FrameDecoder:
         # because it may be half of the blank line that ends the block.
         self._tail = bytearray()
         self._held_newline = False
+        # Where the last line of it begins, as far as it was searched for comments.
+        self._line_start = 0
         self.is_between_blocks = False
         """Whether the last chunk ended with a blank line, and nothing of it counts for the next."""
         self.error: FrameTooLargeError | None = None
@@ -105,6 +108,11 @@ class FrameDecoder:
     def last_event_id(self) -> str:
         """The last event ID string: what a reconnect would send as ``Last-Event-ID``."""
         return self._id
+
+    @property
+    def retry(self) -> int | None:
+        """The reconnection time in milliseconds; ``None`` while never set."""
+        return self._retry
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """Take the next bytes and return the frames that they complete, perhaps none.
@@ -157,6 +165,7 @@ class FrameDecoder:
             if tail:
                 blocks = bytes(tail) + blocks
                 tail.clear()
+                self._line_start = 0
         if size > self.max_bytes and blocks is not None:
             blocks = self._within_limit(blocks)
         if rest and self.error is None:
@@ -164,7 +173,7 @@ class FrameDecoder:
                 rest = rest[:-1]
                 self._held_newline = True
             tail += rest
-            if len(tail) > self.max_bytes:
+            if len(tail) > self.max_bytes and not self._fits_without_comments():
                 self._give_up()
         self.is_between_blocks = not (tail or self._held_newline or self._after_cr or self.error)
         return blocks
@@ -231,18 +240,43 @@ class FrameDecoder:
         kept: list[bytes] = []
         for block in blocks.split(b"\n\n"):
             if len(block) > self.max_bytes:
-                self._give_up()
-                break
+                block = _without_comments(block)
+                if len(block) > self.max_bytes:
+                    self._give_up()
+                    break
             kept.append(block)
         return b"\n\n".join(kept) if kept else None
 
+    def _fits_without_comments(self) -> bool:
+        """Drop the comments of the unfinished block, and tell whether the rest is within the limit.
+
+        A comment that has not ended is dropped as far as it came. Each line is searched once.
+        """
+        tail, start = self._tail, self._line_start
+        last = tail.rfind(b"\n", start) + 1 or start
+        kept = _without_comments(bytes(tail[start:last]))
+        tail[start:last] = kept
+        self._line_start = size = start + len(kept)
+        if tail.startswith(b":", size):
+            del tail[size + 1 :]
+        else:
+            size = len(tail)
+        if tail.endswith(b"\n", 0, size):
+            size -= 1  # it may be half of the blank line
+        return size <= self.max_bytes
+
     def _give_up(self) -> None:
+        self._line_start = 0
         self._tail.clear()
         self.error = FrameTooLargeError(limit=self.max_bytes)
 
 
+def _without_comments(block: bytes) -> bytes:
+    return b"\n".join(line for line in block.split(b"\n") if not line.startswith(b":"))
+
+
 def encode_frame(frame: Frame) -> bytes:
-    """The frame's bytes as Chat v2 sends them: LF, one space after the colon (protocol.md 1.4).
+    """The frame's bytes as Chat v2 sends them: LF, one space after the colon.
 
     The default event type has no ``event:`` line; ``id:`` and ``retry:`` are written when set.
 

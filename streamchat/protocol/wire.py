@@ -7,10 +7,11 @@ without, and ignores unknown keys. ``decode_wire`` reads the bytes in one pass: 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from streamchat.protocol.events import MAX_INDEX, NO_INDEX
 from streamchat.protocol.messages import Citation, LogprobItem
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "Wire",
     "decode_wire",
 ]
+
+
+Index = Annotated[int, msgspec.Meta(ge=0, le=MAX_INDEX)]
 
 
 class Wire(msgspec.Struct, tag_field="type"):
@@ -58,17 +62,17 @@ class MessageStartWire(Wire, tag="message-start"):
 
 class ContentStartWire(Wire, tag="content-start"):
     delta: ContentBody
-    index: int = 0
+    index: Index = NO_INDEX
 
 
 class ContentDeltaWire(Wire, tag="content-delta"):
     delta: ContentBody
-    index: int = 0
+    index: Index = NO_INDEX
     logprobs: LogprobItem | None = None
 
 
 class ContentEndWire(Wire, tag="content-end"):
-    index: int = 0
+    index: Index = NO_INDEX
 
 
 class _PlanMessage(msgspec.Struct):
@@ -104,7 +108,7 @@ class _CallBody(msgspec.Struct):
 
 class ToolCallStartWire(Wire, tag="tool-call-start"):
     delta: _CallBody
-    index: int = 0
+    index: Index = NO_INDEX
 
 
 class _ArgumentsFunction(msgspec.Struct):
@@ -125,11 +129,11 @@ class _ArgumentsBody(msgspec.Struct):
 
 class ToolCallDeltaWire(Wire, tag="tool-call-delta"):
     delta: _ArgumentsBody
-    index: int = 0
+    index: Index = NO_INDEX
 
 
 class ToolCallEndWire(Wire, tag="tool-call-end"):
-    index: int = 0
+    index: Index = NO_INDEX
 
 
 class _CitationMessage(msgspec.Struct):
@@ -142,15 +146,15 @@ class _CitationBody(msgspec.Struct):
 
 class CitationStartWire(Wire, tag="citation-start"):
     delta: _CitationBody
-    index: int = 0
+    index: Index = NO_INDEX
 
 
 class CitationEndWire(Wire, tag="citation-end"):
-    index: int = 0
+    index: Index = NO_INDEX
 
 
 class _Finish(msgspec.Struct):
-    finish_reason: str
+    finish_reason: str = ""
     usage: dict[str, Any] = {}
     error: str | None = None
     error_type: str | None = None

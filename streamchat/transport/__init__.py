@@ -12,30 +12,46 @@ import ssl as ssl_module
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Protocol
-from urllib.parse import urlsplit
+from types import MappingProxyType
+from typing import Literal, Protocol
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from aiohttp import hdrs
 from multidict import CIMultiDict, istr
 
+from streamchat.credentials import Secret, Veiled, reveal
 from streamchat.protocol.errors import StreamChatError, TransportError
 from streamchat.transport.connections import (
-    LOOPBACK,
     Connector,
     Keeper,
     Passage,
-    Proxy,
     Session,
-    environment_proxy,
     new_session,
     passage,
+    reason_of_loss,
     speaks_tls,
 )
-from streamchat.transport.exchange import Exchange, is_malformed
-from streamchat.transport.failures import failed_request, not_http
+from streamchat.transport.decoding import codings
+from streamchat.transport.exchange import (
+    ERROR_BODY_BYTES,
+    DecodedExchange,
+    Exchange,
+    is_malformed,
+)
+from streamchat.transport.failures import failed_request, is_alert, not_http
+from streamchat.transport.proxies import LOOPBACK, Proxy
 
-__all__ = ["LOOPBACK", "Abortable", "Exchange", "Session", "SslContext", "Transport", "passage"]
+__all__ = [
+    "ERROR_BODY_BYTES",
+    "LOOPBACK",
+    "Abortable",
+    "Exchange",
+    "Session",
+    "SslContext",
+    "Transport",
+    "passage",
+]
 
 SslContext = ssl_module.SSLContext
 """A TLS context of the caller's own, for ``Client(ssl=...)``."""
@@ -67,8 +83,10 @@ class Transport:
         base_url: where to send, without a trailing slash; ``/v2/chat`` is added.
         max_connections: at most so many at once, 0 for no limit; more wait in turn.
         session: the caller's own, used as it is and never closed here.
-        proxy: proxy URL; ``None`` reads ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``.
+        proxy: proxy URL; ``False`` for none; ``None`` reads ``HTTP_PROXY``, ``HTTPS_PROXY``,
+            ``ALL_PROXY`` and ``NO_PROXY``, unless there is a ``session``.
         ssl: a context, or ``True`` for the system's certificates.
+        query: parameters of the URL.
         clock: monotonic seconds.
     """
 
@@ -78,19 +96,21 @@ class Transport:
         *,
         max_connections: int = 0,
         session: Session | None = None,
-        proxy: str | None = None,
+        proxy: str | Literal[False] | None = None,
         ssl: SslContext | bool = True,
+        query: Mapping[str, str] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         parts = urlsplit(base_url)
-        self.url = f"{base_url}/v2/chat"
+        parameters = urlencode(query, quote_via=quote, safe="")
+        self.url = f"{base_url}/v2/chat" + (f"?{parameters}" if parameters else "")
         self.host = parts.netloc
         self._address = parts.hostname or "", parts.port or 80
         self._secure = parts.scheme == "https"
         self._scheme_is_sure = self._secure
         self._max_connections = max_connections
         self._own_session = session
-        self._proxy = Proxy.parse(proxy or environment_proxy(parts.scheme, parts.hostname or ""))
+        self._proxy = Proxy.chosen(proxy, base_url, is_own_session=session is not None)
         self._ssl = ssl
         self._clock = clock
         self._keepers: dict[asyncio.AbstractEventLoop, Keeper] = {}
@@ -157,7 +177,8 @@ class Transport:
         connect_timeout: float | None,
     ) -> Exchange:
         session, started = await self._session(), self._clock()
-        failure: StreamChatError
+        failure: StreamChatError | None = None
+        caught: Exception | None = None
         try:
             response = await session.post(
                 self.url,
@@ -165,6 +186,7 @@ class Transport:
                 headers=self._named(headers),
                 allow_redirects=False,
                 read_bufsize=READ_BUFFER,
+                auto_decompress=False,
                 proxy=self._proxy.url,
                 proxy_headers=self._proxy.headers,
                 raise_for_status=False,
@@ -172,17 +194,7 @@ class Transport:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            failure = (
-                closed_client()
-                if self.closed
-                else failed_request(
-                    error,
-                    host=self.host,
-                    secure=self._secure,
-                    connect_timeout=connect_timeout,
-                    elapsed=self._clock() - started,
-                )
-            )
+            caught = error
         else:
             self._scheme_is_sure = True
             ambiguous = len(set(response.headers.getall(hdrs.CONTENT_LENGTH, ()))) > 1
@@ -194,13 +206,36 @@ class Transport:
                 # What broke behind the headers before we got them: the response has let go of its
                 # connection then, and could not say.
                 malformed = is_malformed(way.protocol)
-                return Exchange(response, self.host, self._clock, started, malformed=malformed)
+                facts = response, self.host, self._clock, started
+                if hdrs.CONTENT_ENCODING in response.headers:
+                    coding = codings(response.headers.getall(hdrs.CONTENT_ENCODING))
+                    if coding:
+                        return DecodedExchange(*facts, coding=coding, malformed=malformed)
+                return Exchange(*facts, malformed=malformed)
             response.close()
             failure = not_http(self.host)
         try:
+            if caught is not None:
+                if self._secure and not way.used and isinstance(caught, aiohttp.ClientOSError):
+                    reason = await reason_of_loss(way.protocol)
+                    if reason is not None and is_alert(reason):
+                        caught = reason
+                    del reason
+                failure = (
+                    closed_client()
+                    if self.closed
+                    else failed_request(
+                        caught,
+                        host=self.host,
+                        secure=self._secure,
+                        connect_timeout=connect_timeout,
+                        elapsed=self._clock() - started,
+                    )
+                )
+            assert failure is not None
             raise failure
         finally:
-            del failure  # its traceback holds this frame: no cycle through it
+            del failure, caught  # their tracebacks hold this frame: no cycle through it
 
     def _named(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
         """Headers with names that aiohttp can keep as they are.
@@ -210,7 +245,12 @@ class Transport:
         """
         last = self._last_headers
         if last is None or last[0] is not headers:
-            named = CIMultiDict({istr(name): value for name, value in headers.items()})
+            named = CIMultiDict(
+                {
+                    istr(name): Veiled(reveal(value)) if isinstance(value, Secret) else value
+                    for name, value in headers.items()
+                }
+            )
             last = self._last_headers = headers, named
         return last[1]
 

@@ -1,4 +1,4 @@
-"""Connections and whose they are: the pool, a session for each event loop, the proxy.
+"""Connections and whose they are: the pool, and a session for each event loop.
 
 Each guard is here because of something measured (faults.md 1 and 5).
 """
@@ -8,14 +8,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import weakref
-from base64 import b64encode
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import attrs
@@ -23,30 +20,25 @@ from aiohttp import hdrs, http_parser
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-from streamchat.credentials import Secret
-from streamchat.protocol.errors import ConfigurationError
-
 __all__ = [
     "Connector",
     "Keeper",
-    "Proxy",
-    "LOOPBACK",
     "Passage",
     "Session",
-    "environment_proxy",
     "new_session",
     "passage",
+    "reason_of_loss",
     "speaks_tls",
 ]
 
 Session = aiohttp.ClientSession
 """A session of the caller's own, for ``Client(session=...)``."""
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""This machine, by name and address."""
 KEEPALIVE_SECONDS = 15.0
 """How long an idle connection is kept: short enough to lose few races against a server's close."""
 
+LOSS_SECONDS = 0.1
+"""How long a TLS connection that failed before an answer may take to say why."""
 PROBE_SECONDS = 0.25
 """How long a port has to answer a TLS greeting, once, when plain http was not answered at all."""
 
@@ -201,6 +193,23 @@ def new_session(max_connections: int) -> Session:
     )
 
 
+async def reason_of_loss(protocol: ResponseHandler | None) -> Exception | None:
+    """Why a connection was lost, if the event loop says it.
+
+    uvloop closes a transport on a TLS alert before it tells the protocol about the alert: a request
+    that is being written fails first, without a reason. asyncio tells the alert at once.
+    """
+    if protocol is None:
+        return None
+    lost = protocol.closed
+    if lost is None:
+        reason = protocol.exception()
+    else:
+        await asyncio.wait([lost], timeout=LOSS_SECONDS)
+        reason = lost.exception() if lost.done() and not lost.cancelled() else None
+    return reason if isinstance(reason, Exception) else None
+
+
 async def speaks_tls(host: str, port: int) -> bool:
     """Whether a port answers the greeting of TLS with TLS; nothing else is sent."""
     greeting = ssl.MemoryBIO()
@@ -221,53 +230,3 @@ async def speaks_tls(host: str, port: int) -> bool:
 
 
 _TLS_ALERT, _TLS_HANDSHAKE = b"\x15", b"\x16"  # the first byte of a record, RFC 8446 5.1
-
-
-@attrs.frozen
-class Proxy:
-    """A proxy without its password in the URL, where a traceback would show it."""
-
-    url: str | None
-    """``http://host:port`` or ``https://host:port``; ``None`` for none."""
-    headers: Mapping[str, str] | None
-    """``Authorization`` for the proxy, if its URL had a user."""
-
-    @classmethod
-    def parse(cls, url: str | None) -> Proxy:
-        """Split a URL as it is configured; a missing scheme is http.
-
-        Raises:
-            ConfigurationError: no http(s) URL; the message does not repeat it.
-        """
-        if url is None:
-            return cls(None, None)
-        url = Secret(url if "://" in url else f"http://{url}")
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            parts, host, port = urlsplit(""), None, None
-        if parts.scheme not in ("http", "https") or not host:
-            del parts  # a traceback shows local variables
-            raise ConfigurationError(
-                "the proxy (proxy=, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) must look like "
-                "http://host:port; SOCKS is not supported"
-            )
-        shown = f"[{host}]" if ":" in host else host
-        clean = f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
-        if parts.username is None:
-            return cls(clean, None)
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        return cls(clean, {"Authorization": Secret(f"Basic {b64encode(user).decode()}")})
-
-
-def environment_proxy(scheme: str, hostname: str) -> str | None:
-    """The proxy that the environment names for this host; netrc is never read.
-
-    Never for this machine itself, where no proxy could reach.
-    """
-    if hostname in LOOPBACK:
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    return None if not proxy or proxy_bypass(hostname) else proxy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import cast
 
 import aiohttp
@@ -12,9 +13,10 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from streamchat.protocol.errors import ProtocolError, StreamChatError, TransportError
+from streamchat.transport.decoding import Decoder
 from streamchat.transport.failures import failed_body, forget_frames, not_http, truncated
 
-__all__ = ["Exchange", "is_malformed"]
+__all__ = ["DecodedExchange", "Exchange", "is_malformed"]
 
 DRAIN_SECONDS = 0.1
 DRAIN_BYTES = 16 * 1024
@@ -28,7 +30,7 @@ keeps at hand: a buffer is mapped, touched and unmapped for each event, and with
 costs 79 us instead of 97 (benchmarks/paced.py, in a process that did not free 8 MiB before)."""
 LEFT_BYTES = 4 * 1024 * 1024
 """What may be parsed at the end of a TLS connection, twice this at most. 256 KiB can be waiting there,
-so nothing of an answer is lost unless it was compressed to less than a thirtieth."""
+and aiohttp does not decompress them, so nothing of an answer is lost."""
 ERROR_BODY_SECONDS = 5.0
 ERROR_BODY_BYTES = 64 * 1024
 """What is read of a body that is no event stream (faults.md F36)."""
@@ -77,7 +79,7 @@ class Exchange:
         self.status = response.status
         """The HTTP status."""
         self.bytes_received = 0
-        """Bytes of the body that :meth:`read` has returned."""
+        """Bytes of the body that were read, before a content coding is decoded."""
         self._wake_when_lost()
         self._receive_less()
 
@@ -165,8 +167,11 @@ class Exchange:
             self._lost.remove_done_callback(self._wake)
             if self._lost.done():
                 _retrieve(self._lost)  # its loop may be closed, and takes no callback then
-            elif not self._content.is_eof():
-                self._lost.add_done_callback(_retrieve)
+            else:
+                # The connection may still be reset: while a body that the server did not wait for is
+                # being sent, or in the pool. One callback per connection, however many exchanges.
+                self._lost.remove_done_callback(_retrieve)
+                self._lost.add_done_callback(_retrieve, context=Context())
             self._lost = None
         if self._ending is not None:
             self._ending.forget()
@@ -218,6 +223,53 @@ class Exchange:
         if buffered:
             buffered.clear()
         return left
+
+
+class DecodedExchange(Exchange):
+    """An exchange whose body has a content coding."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        host: str,
+        clock: Callable[[], float],
+        started: float,
+        *,
+        coding: list[str],
+        malformed: bool = False,
+    ) -> None:
+        super().__init__(response, host, clock, started, malformed=malformed)
+        self._decoder = Decoder(coding, host)
+
+    async def read(self) -> bytes:
+        """The next decoded bytes, 64 KiB at most; ``b""`` at the end of the body.
+
+        Raises:
+            TransportError: the connection failed, or the body is not what its coding says; all that
+                was decoded before has been returned.
+            ProtocolError: likewise, because the coding cannot be decoded or expands too much.
+        """
+        try:
+            return await self._read_decoded(self._decoder)
+        except TransportError as error:
+            error.bytes_received = self.bytes_received
+            error.elapsed = self._clock() - self._started
+            raise
+
+    async def _read_decoded(self, decoder: Decoder) -> bytes:
+        while True:
+            decoded = decoder.read()
+            if decoded:
+                if decoder.has_more:
+                    await asyncio.sleep(0)  # a body that expands must not hold up the event loop
+                return decoded
+            received = await super().read()
+            if not received:
+                decoder.check_end()
+                return b""
+            decoder.feed(received)
 
 
 def is_malformed(protocol: ResponseHandler | None) -> bool:

@@ -8,12 +8,13 @@ them may travel further, not even as ``__context__``: callers of these functions
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
 import aiohttp
-from aiohttp.http_exceptions import BadHttpMessage, ContentEncodingError, PayloadEncodingError
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong, PayloadEncodingError
 
 from streamchat.protocol.errors import (
     ConfigurationError,
@@ -25,7 +26,14 @@ from streamchat.protocol.errors import (
     TruncatedStreamError,
 )
 
-__all__ = ["failed_body", "failed_request", "forget_frames", "not_http", "truncated"]
+__all__ = [
+    "failed_body",
+    "failed_request",
+    "forget_frames",
+    "is_alert",
+    "not_http",
+    "truncated",
+]
 
 
 def truncated(host: str) -> TruncatedStreamError:
@@ -40,6 +48,20 @@ def truncated(host: str) -> TruncatedStreamError:
 def not_http(host: str, hint: str = "") -> ProtocolError:
     """What came breaks the rules of HTTP itself; none of it is quoted."""
     return ProtocolError(f"the answer of {host} is not valid HTTP{hint}")
+
+
+def _too_long(host: str, error: BaseException | None) -> ProtocolError | None:
+    """The error of a line or header over the HTTP library's limit; None if none was."""
+    while error is not None and not isinstance(error, LineTooLong):
+        error = error.__cause__
+    if error is None:
+        return None
+    limit = next((each for each in error.args[1:] if str(each).isdecimal()), 8190)
+    return ProtocolError(
+        f"a header line in the answer of {host} is longer than the limit of {limit} bytes; a session "
+        "of your own can raise it: Client(session=aiohttp.ClientSession(max_field_size=65536, "
+        "max_line_size=65536))"
+    )
 
 
 def forget_frames(error: BaseException | None) -> None:
@@ -64,16 +86,12 @@ def failed_body(error: Exception, host: str, *, malformed: bool) -> TransportErr
         return copy(error)  # set by abort(), or by the guard for lost connections
     cause = error.__cause__
     if isinstance(error, aiohttp.ClientPayloadError):
-        if isinstance(cause, ContentEncodingError):
-            return TruncatedStreamError(
-                f"the body that {host} sent is not what its Content-Encoding says",
-                kind="encoding",
-                host=host,
-            )
         # The Python parser keeps the connection over trailers that are too long or too many (F51).
         # A PayloadEncodingError is what both parsers say about an end that comes too early.
         outsize = isinstance(cause, BadHttpMessage) and not isinstance(cause, PayloadEncodingError)
-        return not_http(host) if malformed or outsize else truncated(host)
+        if malformed or outsize:
+            return _too_long(host, cause) or not_http(host)
+        return truncated(host)
     if malformed:
         return not_http(host)
     return TruncatedStreamError(
@@ -119,7 +137,7 @@ def failed_request(
                 **facts,
             )
         case aiohttp.ClientConnectorSSLError():
-            return ConnectError(f"TLS with {host} failed", kind="tls", **facts)
+            return ConnectError(f"TLS with {host} failed{_alerted(error)}", kind="tls", **facts)
         case aiohttp.ClientHttpProxyError():
             kind = "proxy" if error.status in (502, 503, 504) else "proxy_refused"
             return ConnectError(f"the proxy answered {error.status} for {host}", kind=kind, **facts)
@@ -129,11 +147,16 @@ def failed_request(
             return _failed_connection(error, host, secure, facts)
         case aiohttp.InvalidURL():
             return ConfigurationError("base_url is not a valid URL")
+        case aiohttp.ClientConnectionError() if said := _alerted(error):
+            facts.pop("errno", None)  # OpenSSL's own, which would read as the operating system's
+            return ConnectError(f"TLS with {host} failed{said}", kind="tls", **facts)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             return TransportError(
                 f"{host} closed the connection before it answered{hint}", kind="reset", **facts
             )
         case aiohttp.ClientResponseError():
+            if (too_long := _too_long(host, error)) is not None:
+                return too_long
             return not_http(host, hint)  # where plain http meets TLS, it may be an alert
         case ValueError():
             return ConfigurationError(
@@ -143,6 +166,11 @@ def failed_request(
             return TransportError(f"the connection to {host} was closed", kind="closed", **facts)
         case _:
             return TransportError(f"the request to {host} failed ({type(error).__name__})", **facts)
+
+
+def is_alert(error: BaseException) -> bool:
+    """Whether a connection was lost to a TLS alert that ends the handshake for good."""
+    return bool(_alerted(error))
 
 
 def _failed_connection(
@@ -168,6 +196,44 @@ def _failed_connection(
     )
 
 
+def _alerted(error: BaseException) -> str:
+    """What a server's TLS alert says of the handshake, for a message; "" for any other failure.
+
+    In TLS 1.3 the client's handshake is over before the server has seen its certificate: the alert
+    comes in place of the answer (RFC 8446 4.4.2.4, 6.2). Other alerts on an open connection, and errors
+    that are not alerts, say nothing about the certificate, and another attempt may go well.
+    """
+    reason, cause = "", error.__cause__
+    while cause is not None:  # aiohttp's own is an ssl.SSLError too, without a reason
+        if isinstance(cause, ssl.SSLError):
+            reason = cause.reason or ""
+        cause = cause.__cause__
+    # "TLSV13_ALERT_CERTIFICATE_REQUIRED": the prefix depends on the version of OpenSSL.
+    alert = reason.rpartition("ALERT_")[2]
+    if alert == "CERTIFICATE_REQUIRED":
+        return f": it asks for a client certificate; {_WITH_CERTIFICATE}"
+    if alert in _ABOUT_CERTIFICATE:
+        name = alert.lower().replace("_", " ")
+        return f": it refused the client certificate ({name}); {_WITH_CERTIFICATE}"
+    if alert == "HANDSHAKE_FAILURE":
+        return f" (handshake failure); if it asks for a client certificate, {_WITH_CERTIFICATE}"
+    return ""
+
+
+_WITH_CERTIFICATE = "pass ssl= with a context that has one (context.load_cert_chain)"
+_ABOUT_CERTIFICATE = frozenset(
+    {
+        "ACCESS_DENIED",
+        "BAD_CERTIFICATE",
+        "CERTIFICATE_EXPIRED",
+        "CERTIFICATE_REVOKED",
+        "CERTIFICATE_UNKNOWN",
+        "DECRYPT_ERROR",
+        "UNKNOWN_CA",
+        "UNSUPPORTED_CERTIFICATE",
+    }
+)
+"""Alerts about the peer's certificate (RFC 8446 6.2)."""
 _OUT_OF_DESCRIPTORS = frozenset({23, 24})  # ENFILE, EMFILE
 _CUT_OFF = frozenset({54, 104})  # ECONNRESET of BSD and Linux: old TLS versions look like this
 

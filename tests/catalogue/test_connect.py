@@ -151,6 +151,61 @@ async def test_a_wrong_certificate_is_final(fault: str) -> None:
     assert (error.kind, error.attempts, wire.requests) == ("certificate", 1, [])
 
 
+class _Handshake:
+    """A server's side of TLS that says why it refuses, then reads on until the client closes."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.connections = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self._context.wrap_bio(received, sent, server_side=True)
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                writer.write(sent.read())
+                received.write(await reader.read(65536))
+                continue
+            except ssl.SSLError:
+                writer.write(sent.read())
+                await reader.read()
+            writer.close()
+            return
+
+
+@pytest.mark.parametrize(
+    ("version", "given", "shown"),
+    [
+        ("TLSv1_3", "none", "asks for a client certificate; pass ssl="),
+        ("TLSv1_2", "none", "handshake failure.*client certificate, pass ssl="),
+        ("TLSv1_3", "unknown", r"refused the client certificate \(unknown ca\); pass ssl="),
+        ("TLSv1_2", "unknown", r"refused the client certificate \(unknown ca\); pass ssl="),
+        ("TLSv1_3", "expired", r"refused the client certificate \(certificate expired\); pass"),
+    ],
+)
+async def test_a_missing_client_certificate_is_final(version: str, given: str, shown: str) -> None:
+    """F05: with TLS 1.3 the alert comes where the answer should: tls, one attempt, all the same."""
+    ca, context = authority()
+    server = server_side(ca.issue_cert("127.0.0.1"))
+    ca.configure_trust(server)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.maximum_version = ssl.TLSVersion[version]
+    if given == "unknown":
+        trustme.CA().issue_cert("client").configure_cert(context)
+    elif given == "expired":
+        past = datetime.now(UTC) - timedelta(days=1)
+        ca.issue_cert("client", not_after=past).configure_cert(context)
+    handshake = _Handshake(server)
+    raw = await asyncio.start_server(handshake, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{raw.sockets[0].getsockname()[1]}"
+    async with raw, client(url, ssl=context, retry=TWICE) as chat:
+        error = await failure(chat, ConnectError, shown)
+    assert (error.kind, error.attempts, handshake.connections) == ("tls", 1, 1)
+
+
 @pytest.mark.parametrize("fault", ["version", "cipher", "reset", "end"])
 async def test_tls_that_is_refused_says_tls(fault: str) -> None:
     """F05: an alert, and also a mere reset or end in the handshake; not retried."""

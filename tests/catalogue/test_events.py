@@ -15,6 +15,7 @@ from streamchat import (
     StreamChatError,
     ToolCallDelta,
     TruncatedStreamError,
+    UnexpectedContentTypeError,
     UnknownEvent,
 )
 from tests.catalogue.helpers import CHUNKED, TWICE, check_clean, client, collect, says, stream_of
@@ -42,7 +43,7 @@ def delta(index: int, text: str = "x") -> bytes:
 # name: what comes after four good events, how the stream then ends
 FATAL: dict[str, tuple[bytes, type[StreamChatError]]] = {
     "F66 line without end": (b"data: " + b"x" * 2 * LIMIT, FrameTooLargeError),
-    "F66 comment without end": (b": " + b"x" * 2 * LIMIT, FrameTooLargeError),
+    "F66 comment without end": (b": " + b"x" * 2 * LIMIT, TruncatedStreamError),
     "F66 line of 64 KiB": (data("x" * LIMIT), FrameTooLargeError),
     "F67 endless data lines": (b"data: x\n" * LIMIT, FrameTooLargeError),
     "F71 HTML": (b"<html>\n<body>\n\nBad Gateway\n\n</html>\n\n", TruncatedStreamError),
@@ -60,18 +61,22 @@ FATAL: dict[str, tuple[bytes, type[StreamChatError]]] = {
     "F78 null": (data(None), DecodeError),
     "F78 no type": (data({"canary": 1}), DecodeError),
     "F78 type is a number": (data({"type": 7}), DecodeError),
-    "F80 no delta": (data({"type": "content-delta", "index": 0}), DecodeError),
+    "F80 no tool call": (data({"type": "tool-call-start", "index": 0}), DecodeError),
     "F80 delta is a list": (data({"type": "content-delta", "delta": []}), DecodeError),
     "F80 text is a number": (
         data({"type": "content-delta", "delta": {"message": {"content": {"text": 7}}}}),
         DecodeError,
     ),
     "F80 index is text": (data({"type": "content-end", "index": "canary"}), DecodeError),
-    "F80 no finish reason": (data({"type": "message-end", "delta": {}}), DecodeError),
+    "F80 finish reason is a number": (
+        data({"type": "message-end", "delta": {"finish_reason": 7}}),
+        DecodeError,
+    ),
     "F82 a second start": (PARTS[0], DecodeError),
     "F83 a block starts twice": (PARTS[1], DecodeError),
     "F83 a call that never started": (pieces(tools())[4], DecodeError),
-    "F83 a citation that never started": (data({"type": "citation-end", "index": 3}), DecodeError),
+    "F83 a huge index": (delta(100_001), DecodeError),
+    "F83 a negative index": (delta(-1), DecodeError),
     "F86 an error event": (data({"message": "canary"}, "error"), GenerationError),
     "F86 a stray message": (data({"message": "out of luck", "id": "x"}), GenerationError),
     "F86 an error in words": (data("out of luck", "error"), GenerationError),
@@ -115,6 +120,8 @@ async def test_a_bad_event_before_any_good_one(name: str) -> None:
     reply = says(stream_of(bad), close=False)
     async with serve(reply) as wire, client(wire, retry=TWICE, max_event_bytes=LIMIT) as chat:
         seen, error = await collect(chat.chat_stream("Hi"))
+    if name == "F71 a JSON object":
+        expected = UnexpectedContentTypeError  # from its first byte on, not an event stream
     assert type(error) is expected
     assert seen == []
     assert error.partial is None
@@ -203,8 +210,13 @@ HARMLESS = {
     "F80 null is absent": (data({"type": "content-end", "index": None}), 1),
     "F81 another event line": (data({"type": "content-end", "index": 0}, "citation-start"), 1),
     "F83 a block that never started": (delta(5), 1),
-    "F83 a huge index": (delta(2**53), 1),
-    "F83 a negative index": (delta(-3), 1),
+    "F83 the largest index": (delta(100_000), 1),
+    "F83 a citation that never started": (data({"type": "citation-end", "index": 3}), 0),
+    "F83 a call that never started, nor anything of it": (
+        data({"type": "tool-call-end", "index": 3}),
+        0,
+    ),
+    "F80 no delta": (data({"type": "content-delta", "index": 0}), 1),
     "F87 comments, ids, retries": (b": ping\n\nid: 7\n\nretry: 5\n\n:\n\n", 0),
 }
 

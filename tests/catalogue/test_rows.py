@@ -60,7 +60,10 @@ ROWS: dict[str, tuple[str, ...]] = {
         CONNECT + "test_a_context_of_the_callers_is_used",
         WIRE + "test_a_certificate_nobody_knows_is_refused_and_not_retried",
     ),
-    "F05": (CONNECT + "test_tls_that_is_refused_says_tls",),
+    "F05": (
+        CONNECT + "test_tls_that_is_refused_says_tls",
+        CONNECT + "test_a_missing_client_certificate_is_final",
+    ),
     "F06": (
         CONNECT + "test_a_handshake_that_stalls",
         CONNECT + "test_a_plain_answer_to_a_handshake",
@@ -122,7 +125,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F22": (HEADERS_END,),
     "F23": (HEADERS + "test_switching_protocols_is_no_answer",),
     "F24": (NOT_HTTP, WIRE + "test_garbage_instead_of_http_is_a_protocol_error"),
-    "F25": (NOT_HTTP,),
+    "F25": (NOT_HTTP, HEADERS + "test_a_long_header_is_read_with_a_session_that_allows_it"),
     "F26": (NOT_HTTP,),
     "F27": (HEADERS + "test_old_forms_of_headers",),
     "F28": (
@@ -161,13 +164,17 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "F38": (HEADERS + "test_an_ok_of_another_kind",),
     "F39": (
-        HEADERS + "test_another_success_is_none",
+        HEADERS + "test_an_event_stream_under_any_success_is_an_answer",
+        HEADERS + "test_a_success_without_content_is_not_an_answer",
         HEADERS + "test_no_content_with_content",
     ),
     "F40": (
         HEADERS + "test_codings_that_are_decoded",
         HEADERS + "test_codings_that_are_not_decoded",
-        HEADERS + "test_codings_that_need_a_package",
+        HEADERS + "test_text_under_a_name_that_is_not_a_coding_is_read",
+        HEADERS + "test_a_coding_without_its_package_says_what_to_install",
+        HEADERS + "test_an_error_in_a_coding_without_its_package_keeps_its_status",
+        HEADERS + "test_a_session_of_the_callers_decodes_nothing_twice",
     ),
     # 3.3 body transport
     "F41": (CUT, EMPTY, WIRE + "test_a_cut_body_is_truncation_with_the_partial_answer"),
@@ -205,7 +212,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "F59": (BODY + "test_a_body_that_is_not_what_it_says",),
     "F60": (BODY + "test_a_cut_gzip_stream_in_correct_chunks",),
-    "F61": (BODY + "test_a_bomb",),
+    "F61": (BODY + "test_a_gzip_bomb_is_bounded",),
     "F62": (BODY + "test_a_body_that_is_not_what_it_says",),
     "F63": (NOT_FED,),
     "F64": (

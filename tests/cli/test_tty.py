@@ -75,7 +75,7 @@ async def test_an_answer_cannot_control_the_terminal() -> None:
         "\n"
         f'[1] "{SHOWN.replace(chr(0x240D), "")}" - '
         "title\u241b]0;pwned\u2407 [9] fake (doc\u241b[2J)\n"
-        "error: the answer failed with finish reason ERROR: no \u241b[31m luck\n"
+        "error: the answer failed with finish reason ERROR: no [31m luck\n"
     )
 
 

@@ -22,7 +22,7 @@ from tests.cli.command import environment, run
         ("empty.json", b" \n", "is empty"),
         ("latin.json", b"\xe9t\xe9", "is not UTF-8 text"),
         ("broken.json", b"{", "not JSON: "),
-        ("deep.json", b"[" * 100_000, "not JSON: "),
+        ("deep.json", b"[" * 100_000, "not usable JSON: nested too deeply"),
         ("number.json", b"[1]", "must hold a JSON object or a list of objects"),
         ("nothing.json", b"[]", "must hold a JSON object or a list of objects"),
     ],
@@ -113,7 +113,7 @@ def test_bad_settings(variables: dict[str, str]) -> None:
 def test_a_document_that_cannot_be_sent(tmp_path: Path) -> None:
     """The library's own check names the place."""
     file = tmp_path / "odd.json"
-    file.write_text('{"data": {"n": NaN}}')
+    file.write_text(r'{"data": {"n": "\ud83d"}}')
     ran = run("chat", "--document", file, "Hi")
     assert ran.code == 2
     assert "documents" in ran.err

@@ -48,10 +48,6 @@ from tests.fuzz.reference import expected
 
 SLOW = 1.0
 """Seconds of processor time that no input may take."""
-COMPARABLE_DEPTH = 160
-"""Brackets that a body may open if nesting is to be compared: where exactly "too deep" begins depends
-on the stack of the caller. Beyond, and below what is too deep for everybody, only robustness counts."""
-HOPELESS_DEPTH = 2500
 
 Difference = tuple[str, Any, Any]
 """What differs, what the reference says, what the library says."""
@@ -197,7 +193,7 @@ class Heard:
         self.events.append(type(error).__name__)
 
 
-def read_plainly(case: Input, *, as_plain: bool) -> tuple[Heard, list[Any], dict[str, Any]]:
+def read_plainly(case: Input) -> tuple[Heard, list[Any], dict[str, Any]]:
     """FrameDecoder, decode_event and Accumulator, called one after the other; also as plain data."""
     heard = Heard()
     decoder = FrameDecoder() if case.limit is None else FrameDecoder(case.limit)
@@ -217,15 +213,14 @@ def read_plainly(case: Input, *, as_plain: bool) -> tuple[Heard, list[Any], dict
             heard.terminated = True
             break
         event = heard.note(lambda frame=frame: read_frame(frame, accumulator))  # type: ignore[misc]
-        if as_plain:
-            outcomes.append(heard.events[-1] if event is None else PLAIN[type(event)](event))
+        outcomes.append(heard.events[-1] if event is None else PLAIN[type(event)](event))
         if isinstance(event, MessageEnd):
             end = event
             break
     heard.answer = accumulator.snapshot()
     heard.frames = [(frame.event, frame.text, frame.id, frame.retry) for frame in frames]
     heard.last_event_id = decoder.last_event_id
-    return heard, outcomes, answer_of(heard.answer, end, outcomes) if as_plain else {}
+    return heard, outcomes, answer_of(heard.answer, end, outcomes)
 
 
 def read_frame(frame: Frame, accumulator: Accumulator) -> Event:
@@ -250,34 +245,16 @@ def read_fast(case: Input) -> tuple[Heard, EventReader]:
 # --- the comparison ------------------------------------------------------------------------------
 
 
-def is_comparable(body: bytes) -> bool:
-    """Whether nesting in it, if any, is allowed or too deep for everybody."""
-    opened = body.count(b"[") + body.count(b"{")
-    if opened <= COMPARABLE_DEPTH:
-        return True
-    deepest = depth = 0
-    for byte in body:
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth = max(0, depth - 1)
-    return deepest <= COMPARABLE_DEPTH or deepest >= HOPELESS_DEPTH
-
-
 def compare(case: Input) -> Difference | None:
     """The first difference between the library and the reference, ``None`` where they agree.
 
     Raises whatever foreign exception the library lets out.
     """
-    comparable = is_comparable(case.body)
-    plain_way, outcomes, answer = read_plainly(case, as_plain=comparable)
+    plain_way, outcomes, answer = read_plainly(case)
     fast, reader = read_fast(case)
     for name in ("events", "answer", "terminated", "too_large"):
         if getattr(plain_way, name) != getattr(fast, name):
             return f"the two ways: {name}", getattr(plain_way, name), getattr(fast, name)
-    if not comparable:
-        return None
     right = expected(case.body, case.limit)
     if plain_way.frames != right.frames:
         return "frames", right.frames, plain_way.frames

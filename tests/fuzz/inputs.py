@@ -305,7 +305,7 @@ def spell(event: Any, draw: Random) -> str:
         )
         line = line[:position] + "," + extra + line[position:]
     elif roll < 0.603:
-        depth = draw.choice((3, 20, 100, 150, 2600, 6000))
+        depth = draw.choice((3, 20, 150, 199, 200, 201, 600, 2600))
         line = line[:-1] + ',"deep":' + "[" * depth + "]" * depth + "}"
     return line
 

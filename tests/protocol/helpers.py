@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from streamchat.protocol import Accumulator, ChatResponse, EventReader, FrameDecoder, decode_event
+from streamchat.protocol import Accumulator, ChatResponse, EventReader, FrameDecoder, decode_events
+from streamchat.protocol.codec import is_terminator
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
     CitationEnd,
@@ -23,6 +24,7 @@ from streamchat.protocol.events import (
     Event,
     MessageEnd,
     ToolCallEnd,
+    UnknownEvent,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,28 +114,30 @@ class FullPath:
         self.has_events = False
         self.has_text = False
 
-    def read(self, block: bytes) -> Event | None:
+    def read(self, block: bytes) -> list[Event]:
         if self.end is not None or self.terminated:
-            return None
+            return []
         frame = self.decoder.parse(block)
         if frame is None:
-            return None
-        event = decode_event(frame)
-        if event is None:
-            self.terminated = True
-            return None
+            return []
+        self.terminated = is_terminator(frame)
+        return [event for each in decode_events(frame) if (event := self.add(each, frame.data))]
+
+    def add(self, event: Event, data: bytes) -> Event | None:
         try:
-            event = self.accumulator.add(event)
+            completed = self.accumulator.add(event)
         except DecodeError as error:
-            error.payload = frame.data
+            error.payload = data
             raise
         self.has_events = True
+        if isinstance(completed, UnknownEvent) and not isinstance(event, UnknownEvent):
+            return None  # the end of something that never started
         self.has_text = self.has_text or (
-            isinstance(event, ContentStart | ContentDelta) and bool(event.text)
+            isinstance(completed, ContentStart | ContentDelta) and bool(completed.text)
         )
-        if isinstance(event, MessageEnd):
-            self.end = event
-        return event
+        if isinstance(completed, MessageEnd):
+            self.end = completed
+        return completed
 
     @property
     def snapshot(self) -> ChatResponse:
@@ -141,14 +145,20 @@ class FullPath:
 
 
 def outcome(reader: FullPath | EventReader, block: Any) -> tuple[Any, ...]:
-    """What reading a block did, comparable: an event in full, nothing, or an error's facts."""
+    """What reading a block did, comparable: events in full, nothing, or an error's facts."""
     try:
-        event = reader.read(block)
+        if isinstance(reader, FullPath):
+            events = reader.read(block)
+        else:
+            events = [event for event in [reader.read(block)] if event is not None]
+            events += [event for each in reader.take_several() if (event := reader.read(each))]
     except DecodeError as error:
         return ("DecodeError", error.reason, error.event_type, error.path, error.payload)
     except GenerationError as error:
-        return ("GenerationError", error.finish_reason, error.error, error.error_type)
-    return ("nothing",) if event is None else whole(event)
+        return ("GenerationError", error.finish_reason, error.error, error.error_type, error.status)
+    if len(events) == 1:
+        return whole(events[0])
+    return ("nothing",) if not events else tuple(whole(event) for event in events)
 
 
 def read_all(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from streamchat.protocol.events import (
     EVENT_CLASSES,
+    MAX_INDEX,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -62,7 +63,7 @@ text = st.lists(
     max_size=4,
 ).map("".join)
 words = text.filter(bool)
-indices = st.one_of(st.integers(0, 3), st.integers(0, 10**6))
+indices = st.one_of(st.integers(0, 3), st.integers(0, MAX_INDEX))
 counts = st.one_of(st.none(), st.integers(0, 10**6), st.floats(0, 1e6, allow_nan=False))
 floats = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -567,19 +567,12 @@ CONTRADICTIONS: dict[str, tuple[str, str, tuple[Event, ...], Event]] = {
         ToolCallStart(call("g")),
     ),
     "delta of no call": ("tool call 1 never started", "$.index", (), ToolCallDelta("x", 1)),
-    "end of no call": (
-        "tool call 1 never started",
-        "$.index",
-        (ToolCallStart(call()),),
-        ToolCallEnd(1),
-    ),
     "citation starts twice": (
         "citation 0 starts twice",
         "$.index",
         (CitationStart(CITED),),
         CitationStart(Citation(1, 2, "y")),
     ),
-    "end of no citation": ("citation 2 never started", "$.index", (), CitationEnd(2)),
 }
 
 

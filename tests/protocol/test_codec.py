@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamchat.conversation import Conversation
 from streamchat.protocol import (
     DONE,
+    Accumulator,
+    ChatRequest,
     Frame,
     FrameDecoder,
     decode_event,
+    decode_events,
     decode_response,
     encode_event,
     encode_frame,
@@ -51,6 +55,13 @@ from streamchat.protocol.messages import (
     ToolCall,
     ToolCallFunction,
     Usage,
+)
+from streamchat.protocol.plain import (
+    MAX_COPIED_DEPTH,
+    MAX_DEPTH,
+    TOO_DEEP,
+    decode_json,
+    encode_json,
 )
 
 from .helpers import cut_at, examples
@@ -552,14 +563,15 @@ def test_a_stray_error_is_a_failed_answer(
 def test_a_stray_error_is_cut_to_a_readable_size() -> None:
     """The words of a server that has gone wrong do not fill the log."""
     with pytest.raises(GenerationError) as caught:
-        decode('{"message":"%s"}' % ("x" * 10_000))
-    assert caught.value.error == "x" * 2000
+        decode('{"message":"%s","error_type":"%s"}' % ("x" * 10_000, "T" * 10_000))
+    assert caught.value.error == "x" * 500 + "..."
+    assert caught.value.error_type == "T" * 128 + "..."
+    assert len(str(caught.value)) < 750
 
 
 MALFORMED: dict[str, tuple[str, str, str]] = {
     # name: (data, event_type, path)
     "not JSON": (CANARY, "", "$"),
-    "empty": ("", "", "$"),
     "cut off": ('{"type":"content-end","index":', "", "$"),
     "trailing text": ('{"type":"content-end"} ' + CANARY, "", "$"),
     "two objects": ('{"type":"content-end"}{"type":"content-end"}', "", "$"),
@@ -578,17 +590,18 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
     "index is text": ('{"type":"content-end","index":"0"}', "content-end", "$.index"),
     "index is half": ('{"type":"content-end","index":0.5}', "content-end", "$.index"),
     "index is true": ('{"type":"content-end","index":true}', "content-end", "$.index"),
-    "no delta": ('{"type":"content-delta","index":0}', "content-delta", "$"),
-    "delta is null": ('{"type":"content-delta","delta":null}', "content-delta", "$"),
     "delta is a list": ('{"type":"content-delta","delta":[]}', "content-delta", "$.delta"),
-    "no content": (
-        '{"type":"content-delta","delta":{"message":{}}}',
+    "content is a number": (content("7"), "content-delta", "$.delta.message.content"),
+    "content is a list of text and a number": (
+        content(f'["{CANARY}", 7]'),
+        "content-delta",
+        "$.delta.message.content",
+    ),
+    "message is text": (
+        f'{{"type":"content-delta","delta":{{"message":"{CANARY}"}}}}',
         "content-delta",
         "$.delta.message",
     ),
-    "content is empty": (content("{}"), "content-delta", "$.delta.message.content"),
-    "content is null": (content("null"), "content-delta", "$.delta.message"),
-    "content is a list": (content("[]"), "content-delta", "$.delta.message.content"),
     "content holds both": (
         content(f'{{"text":"{CANARY}","thinking":"{CANARY}"}}'),
         "content-delta",
@@ -625,21 +638,17 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
         "tool-call-start",
         "$.delta.message.tool_calls",
     ),
-    "call without a name": (
-        '{"type":"tool-call-start","delta":{"message":{"tool_calls":{"id":"i","function":{}}}}}',
-        "tool-call-start",
-        "$.delta.message.tool_calls.function",
-    ),
-    "arguments are an object": (
+    "arguments are a list": (
         ('{"type":"tool-call-delta","delta":{"message":{"tool_calls":{"function":'
-        f'{{"arguments":{{"{CANARY}":1}}}}}}}}}}}}'),
+        f'{{"arguments":["{CANARY}"]}}}}}}}}}}'),
         "tool-call-delta",
         "$.delta.message.tool_calls.function.arguments",
     ),
-    "citation without a start": (
-        f'{{"type":"citation-start","delta":{{"message":{{"citations":{{"text":"{CANARY}"}}}}}}}}',
+    "no citation": ('{"type":"citation-start"}', "citation-start", "$.delta.message.citations"),
+    "citation start is text": (
+        f'{{"type":"citation-start","delta":{{"message":{{"citations":{{"start":"{CANARY}"}}}}}}}}',
         "citation-start",
-        "$.delta.message.citations",
+        "$.delta.message.citations.start",
     ),
     "source is text": (
         ('{"type":"citation-start","delta":{"message":{"citations":{"start":0,"end":1,"text":"x",'
@@ -647,33 +656,30 @@ MALFORMED: dict[str, tuple[str, str, str]] = {
         "citation-start",
         "$.delta.message.citations.sources[0]",
     ),
-    "no finish reason": ('{"type":"message-end","delta":{}}', "message-end", "$.delta"),
-    "finish reason is null": (
-        '{"type":"message-end","delta":{"finish_reason":null}}',
+    "finish reason is a number": (
+        '{"type":"message-end","delta":{"finish_reason":7}}',
         "message-end",
-        "$.delta",
+        "$.delta.finish_reason",
     ),
-    "usage is text": (
-        '{"type":"message-end","delta":{"finish_reason":"X","usage":"%s"}}' % CANARY,
-        "message-end",
-        "$.delta.usage",
+    "index is negative": ('{"type":"content-end","index":-1}', "content-end", "$.index"),
+    "index is huge": ('{"type":"content-end","index":100001}', "content-end", "$.index"),
+    "index is beyond 64 bits": (
+        '{"type":"content-end","index":%d}' % (7 * (2**61 - 1)),
+        "content-end",
+        "$.index",
     ),
-    "tokens are a list": (
-        '{"type":"message-end","delta":{"finish_reason":"X","usage":{"tokens":[]}}}',
-        "message-end",
-        "$.delta.usage",
+    "a unary answer": (
+        '{"id":"u","message":{"role":"assistant","content":[{"type":"text","text":"%s"}]}}' % CANARY,
+        "",
+        "$.type",
     ),
-    "a count is text": (
-        '{"type":"message-end","delta":{"finish_reason":"X","usage":{"tokens":'
-        '{"input_tokens":"%s"}}}}' % CANARY,
-        "message-end",
-        "$.delta.usage",
+    "an event of Chat v1": ('{"event_type":"text-generation","text":"%s"}' % CANARY, "", "$.type"),
+    "an event of OCI": (
+        '{"index":0,"message":{"role":"ASSISTANT","content":[{"text":"%s"}]}}' % CANARY,
+        "",
+        "$.type",
     ),
-    "a count is true": (
-        '{"type":"message-end","delta":{"finish_reason":"X","usage":{"cached_tokens":true}}}',
-        "message-end",
-        "$.delta.usage",
-    ),
+    "an OpenAI chunk": ('{"choices":[{"delta":{"content":"%s"}}]}' % CANARY, "", "$.type"),
     "message-start content is a number": (
         '{"type":"message-start","delta":{"message":{"content":5}}}',
         "message-start",
@@ -730,11 +736,9 @@ def test_the_event_line_names_what_could_not_be_read() -> None:
     assert "cannot decode 'content-delta' event: not JSON" in str(error)
 
 
-def test_a_giant_event_line_does_not_fill_the_message() -> None:
-    """A message stays readable whatever the server calls its event."""
-    error = failure("x", "e" * 100_000)
-    assert len(str(error)) < 300
-    assert len(error.event_type) == 100_000
+def test_a_giant_event_line_is_an_unknown_event() -> None:
+    """Whatever a server calls its keep-alive: nothing is a failure, and nothing is cut."""
+    assert UnknownEvent("e" * 100_000, {"data": "x"}) == decode("x", "e" * 100_000)
 
 
 @pytest.mark.parametrize("depth", [*range(60, 1000, 60), *range(900, 1010)])
@@ -759,6 +763,94 @@ def test_no_depth_of_nesting_is_a_crash(event: str, template: str, depth: int) -
         result = None
         assert error.__context__ is None
     assert result is None or result.type in text
+
+
+DEEP = [
+    # template, levels around the hole
+    ('{"type":"x","a":%s}', 1),
+    ('{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"a":%s}}}', 3),
+    ('{"type":"message-start","delta":{"message":{"role":"assistant","content":[],"x":%s}}}', 3),
+    ('{"type":"content-end","index":0,"ignored":%s}', 1),
+    (content('{"text":"x","a":%s}'), 4),
+    (
+        (
+            '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":0,"end":1,'
+            '"text":"x","sources":[{"type":"document","id":"d","document":{"a":%s}}]}}}}'
+        ),
+        7,
+    ),
+]
+
+
+@pytest.mark.parametrize(("template", "levels"), DEEP, ids=[each[0][9:30] for each in DEEP])
+def test_an_event_nests_two_hundred_levels_and_no_more(template: str, levels: int) -> None:
+    """On each version of Python, whichever way it is read, and a field that is ignored counts."""
+    for depth in (1, 100, MAX_DEPTH - levels):
+        text = template % ("[" * depth + "]" * depth)
+        event = decode(text)
+        assert event is not None
+        assert event == _decode_plainly(frame(text))
+        encode_event(event)
+    for depth in (MAX_DEPTH - levels + 1, 900, 2_000, 100_000):
+        error = failure(template % ("[" * depth + "]" * depth))
+        assert error.reason == f"not usable JSON: {TOO_DEEP}"
+        assert error.__context__ is None
+
+
+def test_whatever_was_read_can_be_written_and_read_again() -> None:
+    """An answer with a document as deep as the wire takes it, inside a conversation and a row."""
+    template, levels = DEEP[-1]
+    depth = MAX_DEPTH - levels
+    accumulator = Accumulator()
+    for text in (
+        '{"type":"message-start","id":"i","delta":{"message":{"role":"assistant"}}}',
+        template % ("[" * depth + "]" * depth),
+        '{"type":"citation-end","index":0}',
+        '{"type":"message-end","delta":{"finish_reason":"COMPLETE"}}',
+    ):
+        event = decode(text)
+        assert event is not None
+        accumulator.add(event)
+    answer = accumulator.snapshot()
+    assert answer == decode_response(answer.to_dict())
+    saved = Conversation([answer]).to_json()
+    assert saved == Conversation.from_json(saved).to_json()
+    row = encode_json({"index": 0, "response": answer.to_dict()})
+    assert json.loads(row) == decode_json(row, levels=MAX_COPIED_DEPTH)
+    request = ChatRequest(model="m", messages=[{"role": "user", "content": "x"}, answer])
+    encode_json(request.to_dict())
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 500, 3_000])
+def test_an_answer_that_nests_too_deeply_is_refused(depth: int) -> None:
+    """Given as data, however it was parsed; one that contains itself as well."""
+    document: Any = {}
+    for _ in range(depth - 6):
+        document = {"a": document}
+    loop: dict[str, Any] = {}
+    loop["a"] = loop
+    for each in (document, loop):
+        source = {"type": "document", "document": each}
+        citation = {"start": 0, "end": 1, "text": "x", "sources": [source]}
+        with pytest.raises(DecodeError) as caught:
+            decode_response({"message": {"role": "assistant", "citations": [citation]}})
+        assert caught.value.reason == TOO_DEEP
+
+
+def test_a_conversation_takes_what_it_can_write_and_read_again() -> None:
+    """A message at the limit survives; one level more is refused as it is added."""
+    deep: Any = "x"
+    for _ in range(MAX_DEPTH - 4):
+        deep = [deep]
+    # The array, the message, its content and the document are four levels.
+    message = {"role": "user", "content": [{"type": "document", "document": deep}]}
+    saved = Conversation([message]).to_json()
+    assert saved == Conversation.from_json(saved).to_json()
+    message = {"role": "user", "content": [{"type": "document", "document": [deep]}]}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Conversation([message])
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Conversation.from_json(json.dumps([message]))
 
 
 # --- properties ----------------------------------------------------------------------------------
@@ -786,7 +878,7 @@ def test_every_event_survives_the_wire(cls: type) -> None:
 def test_the_typed_and_the_plain_way_agree(event: Event) -> None:
     """What one pass reads, the forgiving way reads the same."""
     encoded = encode_event(event)
-    assert decode_event(encoded) == _decode_plainly(encoded)
+    assert list(decode_events(encoded)) == list(_decode_plainly(encoded))
 
 
 def mutate(value: Any, draw: Any) -> Any:
@@ -808,7 +900,7 @@ def mutate(value: Any, draw: Any) -> Any:
 
 def attempt(way: Any, given_frame: Frame) -> Any:
     try:
-        return way(given_frame)
+        return list(way(given_frame))
     except (DecodeError, GenerationError) as error:
         return (type(error), str(error))
 
@@ -820,7 +912,7 @@ def test_the_two_ways_agree_on_mutated_events(data: st.DataObject) -> None:
     encoded = encode_event(data.draw(events))
     changed = mutate(json.loads(encoded.data), data.draw)
     mutated = Frame(encoded.event, json.dumps(changed).encode())
-    assert attempt(decode_event, mutated) == attempt(_decode_plainly, mutated)
+    assert attempt(decode_events, mutated) == attempt(_decode_plainly, mutated)
 
 
 JSON_PIECES = [
@@ -842,14 +934,14 @@ event_names = st.sampled_from(["message", "error", "content-delta", "message-end
 def test_any_bytes_are_an_event_or_an_error_of_ours(data: bytes, event: str) -> None:
     """Whatever the server sends: an event, nothing, DecodeError or GenerationError."""
     try:
-        result = decode_event(Frame(event, data))
+        result = decode_events(Frame(event, data))
     except DecodeError as error:
         assert error.payload == data
         assert error.__context__ is None is error.__cause__
     except GenerationError as error:
         assert error.__context__ is None is error.__cause__
     else:
-        assert result is None or isinstance(result, (*EVENT_CLASSES, UnknownEvent))
+        assert all(isinstance(each, (*EVENT_CLASSES, UnknownEvent)) for each in result)
 
 
 @examples(300)
@@ -860,8 +952,10 @@ def test_a_damaged_event_is_an_event_or_an_error_of_ours(data: st.DataObject, na
     for _ in range(data.draw(st.integers(1, 3))):
         position = data.draw(st.integers(0, len(raw)))
         raw[position : position + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=3))
-    result = attempt(decode_event, Frame(name, bytes(raw)))
-    assert result is None or isinstance(result, (*EVENT_CLASSES, UnknownEvent, tuple))
+    result = attempt(decode_events, Frame(name, bytes(raw)))
+    assert isinstance(result, tuple) or all(
+        isinstance(event, (*EVENT_CLASSES, UnknownEvent)) for event in result
+    )
 
 
 # --- encoding ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import streamchat
 from streamchat.protocol import ChatResponse, Frame
 from streamchat.protocol import errors as module
-from streamchat.protocol.error_body import error_message, status_error
+from streamchat.protocol.error_body import clean_words, error_message, error_words, status_error
 from streamchat.protocol.errors import (
     AuthenticationError,
     BadRequestError,
@@ -324,9 +324,15 @@ BODIES: dict[str, tuple[str, str | None, bytes]] = {
     "error": ("boom", None, b'{"error":"boom"}'),
     "error object": ("boom", None, b'{"error":{"message":"boom","code":7}}'),
     "message object": ("boom", None, b'{"message":{"message":"boom"}}'),
-    "no message": ('{"detail":"boom"}', None, b'{"detail":"boom"}'),
+    "no message": ('{"reference":"boom"}', None, b'{"reference":"boom"}'),
+    "an answer": (
+        "",
+        None,
+        b'{"id":"x","message":{"role":"assistant","content":[{"text":"secret"}]}}',
+    ),
+    "an answer of another API": ("", None, b'{"choices":[{"message":{"content":"secret"}}]}'),
     "message is a number": ('{"message":7}', None, b'{"message":7}'),
-    "an array": ('["boom"]', None, b'["boom"]'),
+    "an array": ("boom", None, b'["boom"]'),
     "HTML": ("<h1>502</h1> <p>Bad Gateway</p>", None, b"<h1>502</h1>\r\n<p>Bad Gateway</p>\n"),
     "text": ("upstream connect error", None, b"upstream connect error"),
     "nothing": ("", None, b""),
@@ -348,6 +354,134 @@ def test_the_servers_words_are_found_in_any_body(name: str) -> None:
     assert message == error_message(body)
     assert message.isprintable()
     assert error.__context__ is None is error.__cause__
+
+
+ERROR_OBJECTS: dict[str, tuple[object, tuple[str, str | None, int | None]]] = {
+    "Cohere": ({"message": "boom", "error_type": "X"}, ("boom", "X", None)),
+    "OpenAI": (
+        {"error": {"message": "boom", "type": "rate_limit_error", "param": None, "code": 429}},
+        ("boom", "rate_limit_error", 429),
+    ),
+    "OpenAI, code in words": (
+        {"error": {"message": "boom", "type": "invalid_request_error", "code": "invalid_api_key"}},
+        ("boom", "invalid_request_error", None),
+    ),
+    "Anthropic": (
+        {"type": "error", "error": {"type": "overloaded_error", "message": "boom"}},
+        ("boom", "overloaded_error", None),
+    ),
+    "Google": (
+        [{"error": {"code": 401, "message": "boom", "status": "UNAUTHENTICATED"}}],
+        ("boom", "UNAUTHENTICATED", 401),
+    ),
+    "vLLM": (
+        {"object": "error", "message": "boom", "type": "BadRequestError", "code": 400},
+        ("boom", "BadRequestError", 400),
+    ),
+    "Azure": ({"error": {"code": "401", "message": "boom"}}, ("boom", "401", 401)),
+    "Azure API Management": ({"statusCode": 401, "message": "boom"}, ("boom", None, 401)),
+    "OCI": ({"code": "NotAuthenticated", "message": "boom"}, ("boom", "NotAuthenticated", None)),
+    "Bedrock": ({"Message": "boom"}, ("boom", None, None)),
+    "AWS": (
+        {"__type": "AccessDeniedException", "message": "boom"},
+        ("boom", "AccessDeniedException", None),
+    ),
+    "FastAPI": ({"detail": "boom"}, ("boom", None, None)),
+    "FastAPI, invalid body": (
+        {
+            "detail": [
+                {
+                    "loc": ["body", "messages", 0],
+                    "msg": "boom",
+                    "type": "missing",
+                    "input": "secret",
+                },
+                {"loc": ["body", "model"], "msg": "bang", "type": "missing"},
+            ]
+        },
+        ("body.messages.0: boom; body.model: bang", "missing", None),
+    ),
+    "FastAPI, detail object": (
+        {"detail": {"error": {"message": "boom", "type": "T"}}},
+        ("boom", "T", None),
+    ),
+    "problem details": (
+        {"type": "about:blank", "title": "Bad", "status": 400, "detail": "boom"},
+        ("boom", None, 400),
+    ),
+    "problem details, title alone": (
+        {"type": "https://example.com/quota", "title": "boom"},
+        ("boom", "https://example.com/quota", None),
+    ),
+    "ASP.NET": (
+        {"title": "invalid", "status": 400, "errors": {"Model": ["is required"]}},
+        ("Model: is required", None, 400),
+    ),
+    "OAuth": (
+        {"error": "invalid_token", "error_description": "boom"},
+        ("boom", "invalid_token", None),
+    ),
+    "Spring": (
+        {"status": 401, "error": "Unauthorized", "message": "boom", "path": "/v2/chat"},
+        ("boom", "Unauthorized", 401),
+    ),
+    "error text": ({"error": "boom"}, ("boom", None, None)),
+    "text alone": ("boom", ("boom", None, None)),
+    "list of objects": ({"errors": [{"message": "boom"}, {"code": 503}]}, ("boom", None, 503)),
+    "list of texts": ({"errors": ["boom", "bang"]}, ("boom; bang", None, None)),
+    "Apigee": (
+        {"fault": {"faultstring": "boom", "detail": {"errorcode": "x"}}},
+        ("boom", None, None),
+    ),
+    "words outside, type inside": (
+        {"message": "boom", "error": {"type": "T", "code": 418}},
+        ("boom", "T", 418),
+    ),
+    "code that is no status": ({"error": {"message": "boom", "code": 1302}}, ("boom", None, None)),
+    "code True": ({"message": "boom", "code": True}, ("boom", None, None)),
+    "control characters": (
+        {"message": "a\nb\x1b[31m\u202ec", "type": "t\n\x1b"},
+        ("a b [31m c", "t", None),
+    ),
+    "no error": ({"id": "x", "data": {"a": 1}}, ("", None, None)),
+    "nothing": (None, ("", None, None)),
+    "nested too deeply": (
+        {"error": {"error": {"error": {"error": {"message": "boom"}}}}},
+        ("", None, None),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERROR_OBJECTS)
+def test_error_words_reads_the_shapes_of_gateways(name: str) -> None:
+    """Words, type and status of the error objects that servers and gateways send."""
+    data, expected = ERROR_OBJECTS[name]
+    assert error_words(data) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"message": "x" * 5_000_000},
+        {"errors": ["x" * 1_000_000] * 50},
+        {"errors": [{"message": "x" * 100}] * 1_000_000},
+        {"error": {"type": "t" * 1_000_000, "message": "\n" * 5_000_000 + "x"}},
+        {"detail": [{"loc": ["p" * 1_000_000] * 1_000, "msg": "x"}]},
+    ],
+    ids=["message", "texts", "objects", "type", "place"],
+)
+def test_error_words_are_short_however_large_the_object_is(data: object) -> None:
+    """A server cannot put megabytes into an exception's message."""
+    words, error_type, _ = error_words(data)
+    assert len(words) <= 503
+    assert len(error_type or "") <= 131
+
+
+def test_clean_words_marks_what_was_cut() -> None:
+    """``...`` follows if and only if something is missing."""
+    assert clean_words("x" * 500) == "x" * 500
+    assert clean_words("x" * 501) == "x" * 500 + "..."
+    assert clean_words(" " * 5_000 + "x") == "..."
 
 
 @pytest.mark.parametrize(

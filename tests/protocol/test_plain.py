@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import json
 import math
+import re
+import sys
 from collections import OrderedDict
 from types import MappingProxyType
 from typing import Any
@@ -24,12 +26,16 @@ from streamchat.protocol.messages import (
     UserMessage,
 )
 from streamchat.protocol.plain import (
+    MAX_COPIED_DEPTH,
     MAX_DEPTH,
+    TOO_DEEP,
     as_dict,
     decode_json,
     encode_json,
     is_list,
     is_mapping,
+    is_nested_deeper,
+    nested_too_deeply,
     repair_surrogates,
     to_plain,
 )
@@ -147,9 +153,162 @@ def nested(depth: int) -> Any:
 
 def test_the_depth_is_limited_exactly() -> None:
     """So many levels, and not one more."""
-    assert nested(MAX_DEPTH) == to_plain(nested(MAX_DEPTH))
+    assert nested(MAX_COPIED_DEPTH) == to_plain(nested(MAX_COPIED_DEPTH))
     with pytest.raises(ValueError, match="nested too deeply"):
-        to_plain(nested(MAX_DEPTH + 1))
+        to_plain(nested(MAX_COPIED_DEPTH + 1))
+    assert nested(3) == to_plain(nested(3), levels=3)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        to_plain(nested(4), levels=3)
+
+
+# --- nesting of JSON -----------------------------------------------------------------------------
+
+QUIET = r'"]]}}\\\"[[{{[[\u005b"'
+"""A string full of brackets, all of which are text."""
+
+TEMPLATES: dict[str, tuple[str, str, str]] = {
+    # name: (what opens a level, what is innermost, what closes a level)
+    "arrays": ("[", "1", "]"),
+    "objects": ('{"a":', "null", "}"),
+    "spaced": ("\n[ ", "1.5", " ]\t"),
+    "both": ('[{"a":', '""', "}]"),
+    "strings before": (f"[{QUIET},", QUIET, "]"),
+    "strings behind": ('{"a":', QUIET, f",{QUIET}:{QUIET}}}"),
+    "keys": (f"{{{QUIET}:", "[]", "}"),
+    "siblings": ("[[],[[]],{},", "0", ",{}]"),
+    "lone surrogates": (r'["\ud83d",', r'"\ude00"', "]"),
+    "emoji": ('["\U0001f600[",', "true", "]"),
+}
+
+
+def json_of_depth(name: str, depth: int) -> str:
+    """Valid JSON that nests exactly so deep."""
+    opening, innermost, closing = TEMPLATES[name]
+    levels = 2 if name == "both" else 1
+    inner = {"keys": 1, "siblings": 2}.get(name, 0)
+    count, rest = divmod(depth - inner, levels)
+    return "[" * rest + opening * count + innermost + closing * count + "]" * rest
+
+
+def depth_of(value: Any) -> int:
+    """The depth, counted in another way."""
+    parts = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    )
+    return 0 if parts is None else 1 + max(map(depth_of, parts), default=0)
+
+
+@pytest.mark.parametrize("as_bytes", [True, False], ids=["bytes", "str"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_json_is_read_to_the_limit_of_nesting_and_no_level_further(
+    name: str, as_bytes: bool
+) -> None:
+    """Whatever stands in strings, keys and siblings; and the reason is in our words."""
+    for depth in (3, 150, MAX_DEPTH - 1, MAX_DEPTH):
+        text = json_of_depth(name, depth)
+        value = decode_json(text.encode() if as_bytes else text)
+        assert depth == depth_of(value)
+        assert not is_nested_deeper(value)
+        if name != "lone surrogates":  # they are read and not written
+            assert [value] == decode_json(encode_json([value]), levels=MAX_COPIED_DEPTH)
+    for depth in (MAX_DEPTH + 1, MAX_DEPTH + 2, 500, 2_000, 100_000):
+        text = json_of_depth(name, depth)
+        with pytest.raises(ValueError, match=f"not usable JSON: {re.escape(TOO_DEEP)}$"):
+            decode_json(text.encode() if as_bytes else text)
+
+
+@examples(300)
+@given(json_values, st.integers(0, 12))
+def test_the_depth_of_text_is_the_depth_of_its_value(value: Any, levels: int) -> None:
+    """Counted on the text, on the value, and by a recursive function: all the same."""
+    text = encode_json(value)
+    deeper = depth_of(value) > levels
+    assert deeper == is_nested_deeper(value, levels)
+    padded = text + b" " * (2 * levels)
+    assert deeper == nested_too_deeply(padded, levels) == nested_too_deeply(padded.decode(), levels)
+
+
+@examples(500)
+@given(
+    st.text(r'[]{}"\\,:u0aé ', max_size=60)
+    | st.lists(st.sampled_from(["[", "]", '"', "\\", '\\"', "{"])).map("".join),
+    st.integers(0, 5),
+)
+def test_text_that_passed_never_takes_a_parser_deeper(text: str, levels: int) -> None:
+    """Also if it is not JSON: up to its first mistake no parser opens more than was counted."""
+    opened, in_string, position = 0, False, 0
+    deepest = 0
+    while position < len(text):
+        character = text[position]
+        if in_string:
+            position += character == "\\"
+            in_string = character != '"'
+        elif character == '"':
+            in_string = True
+        elif character == "\\":
+            break  # a mistake: a parser stops here
+        elif character in "[{":
+            opened += 1
+            deepest = max(deepest, opened)
+        elif character in "]}":
+            opened -= 1
+            if opened < 0:
+                break
+        position += 1
+    if deepest > levels and len(text) > 2 * levels:
+        assert nested_too_deeply(text, levels)
+        assert nested_too_deeply(text.encode(), levels)
+
+
+MIB = 1 << 20
+COSTLY = {
+    "opening": b"[" * MIB,
+    "closing": b"[" * 201 + b"]" * MIB,
+    "pairs": b"[]" * (MIB // 2),
+    "combs": (b"[" * 200 + b"]" * 200) * (MIB // 400),
+    "quotes": b"[" * 201 + b'"' * MIB,
+    "backslashes": b"[" * 201 + b'"' + b"\\" * MIB,
+    "escaped quotes": b"[" * 201 + b'"' + b'\\"' * (MIB // 2),
+    "an open string": b"[" * 150 + b'"' + b"[" * MIB,
+    "small objects": b"[" + b'{"a":1},' * (MIB // 8),
+    "brackets in strings": b"[" * 190 + b'"[",' * (MIB // 4),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_judging_the_nesting_is_linear(name: str) -> None:
+    """Steps of the interpreter, not seconds: the same for a text and for eight times as much of it."""
+
+    def steps(text: bytes) -> int:
+        count = 0
+
+        def seen(*_: Any) -> Any:
+            nonlocal count
+            count += 1
+            return seen
+
+        before = sys.gettrace()
+        sys.settrace(seen)
+        try:
+            nested_too_deeply(text)
+        finally:
+            sys.settrace(before)
+        return count
+
+    whole = COSTLY[name]
+    assert steps(whole) <= 8 * steps(whole[: len(whole) // 8]) + 100
+
+
+def test_a_value_with_shared_parts_is_judged_in_linear_time() -> None:
+    """Two references to each part are one part, or sixty levels would be 2 ** 60."""
+    value: Any = []
+    for _ in range(60):
+        value = [value, value]
+    assert not is_nested_deeper(value)
+    assert is_nested_deeper(value, 60)
+    assert not is_nested_deeper(value, 61)
+    value.append(value)
+    assert is_nested_deeper(value)
 
 
 def test_a_plain_copy_is_independent() -> None:
@@ -220,12 +379,12 @@ def test_json_is_read_strictly(expected: Any, text: bytes | str) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("not JSON: Expecting value at character 0", b""),
-        ("not JSON: Expecting value at character 0", CANARY),
-        ("not JSON: Extra data at character 2", "1 " + CANARY),
-        ("not JSON: Unterminated string", f'"{CANARY}'),
-        ("not JSON: Invalid", '"\x01"'),
-        ("not JSON: Expecting", b"{'a':1}"),
+        ("not JSON: empty", b""),
+        ("not JSON: unreadable at character 0", CANARY),
+        ("not JSON: unreadable at character 2", "1 " + CANARY),
+        ("not JSON: unreadable at character 0", f'"{CANARY}'),
+        ("not JSON: unreadable at character 1", '"\x01"'),
+        ("not JSON: unreadable at character 1", b"{'a':1}"),
         ("a number is out of range, or not a JSON number", "NaN"),
         ("a number is out of range, or not a JSON number", b"[Infinity]"),
         ("a number is out of range, or not a JSON number", "-Infinity"),

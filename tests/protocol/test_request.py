@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import attrs
 import pytest
 
+from streamchat.journal import request_key
 from streamchat.protocol import ChatOptions, ChatRequest, ChatResponse
 from streamchat.protocol.messages import (
     AssistantMessage,
@@ -57,6 +58,14 @@ WRONG_TYPES: dict[str, list[Any]] = {
     "logprobs": [0, "yes", []],
     "thinking": ["enabled", 5, True],
     "priority": [*NUMBER, 0.0],
+    "extra_body": [
+        "x",
+        5,
+        [("a", 1)],
+        {5: 1},
+        {"a": {1, 2}},
+        *({name: None} for name in ("stream", "model", "messages", "max_tokens", "tools", "k")),
+    ],
 }
 WRONG_VALUES: dict[str, list[Any]] = {
     "tools": [[{}], [{"function": {}}], [{"function": {"name": 5}}], [{"function": "f"}]],
@@ -75,6 +84,7 @@ WRONG_VALUES: dict[str, list[Any]] = {
     "p": [0, 1, 0.009, 0.991],
     "thinking": [{"type": "on"}, {"type": 5}],
     "priority": [-1, 1000],
+    "extra_body": [{"a": float("nan")}, {"a": "\ud800"}],
 }
 RIGHT: dict[str, list[Any]] = {
     "tools": [[], [TOOL], (TOOL,), [Tool(FunctionSpec("f", {}))]],
@@ -94,6 +104,7 @@ RIGHT: dict[str, list[Any]] = {
     "logprobs": [True, False],
     "thinking": [{"type": "enabled", "token_budget": 5}, {"type": "disabled"}, {"token_budget": 1}],
     "priority": [0, 999],
+    "extra_body": [{"a": None}, {"a": {"b": [1, "x", True]}}, {"top_k": 5, "extra_body": {}}],
 }
 
 
@@ -134,7 +145,44 @@ def test_a_wrong_value_is_a_value_error_that_names_the_argument(name: str, value
 def test_a_right_value_is_sent(name: str, value: Any) -> None:
     """Values at both ends of each range pass, and stand in the body."""
     body = build(**{name: value}).to_dict()
-    assert name in body
+    assert name in body if name != "extra_body" else value.items() <= body.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("max_tokens", "max_tokens="),
+        ("messages", "messages="),
+        ("stream", "every answer is streamed"),
+    ],
+)
+def test_an_extra_field_that_is_known_names_the_argument(name: str, argument: str) -> None:
+    """So that no field is sent unchecked, or twice."""
+    with pytest.raises(TypeError, match=f"extra_body cannot hold '{name}'.*{argument}"):
+        build(extra_body={name: 1})
+
+
+def test_extra_fields_are_copied_and_kept_by_evolve() -> None:
+    """Middleware sees them, and a request that is changed still has them."""
+    given = {"guardrail": {"id": "g"}}
+    request = attrs.evolve(build(extra_body=given), max_tokens=5)
+    given["guardrail"]["id"] = "other"
+    assert request.extra_body == {"guardrail": {"id": "g"}}
+    body = request.to_dict()
+    assert (body["guardrail"], body["max_tokens"], body["stream"]) == ({"id": "g"}, 5, True)
+    body["guardrail"]["id"] = "other"
+    assert request.extra_body == {"guardrail": {"id": "g"}}
+    assert "extra_body" not in body
+    assert build(extra_body={}) == build()
+
+
+def test_extra_fields_are_part_of_what_identifies_a_request() -> None:
+    """A journal does not take the answer of a request with other fields."""
+    keys = {
+        request_key(build(extra_body=extra).to_dict())
+        for extra in (None, {"a": 1}, {"a": 2}, {"b": 1})
+    }
+    assert len(keys) == 4
 
 
 @pytest.mark.parametrize("choice", ["REQUIRED", "NONE", "required"])

@@ -270,7 +270,8 @@ def test_a_limit_below_one_byte_is_refused(limit: int) -> None:
 LIMITED_BLOCKS = {
     "one long line": lambda size: b"data: " + b"x" * (size - 6),
     "many lines": lambda size: (b"data: x\n" * size)[: size - 1] + b"y",
-    "a comment": lambda size: b":" + b"c" * (size - 1),
+    "data between comments": lambda size: b": c\ndata: " + b"x" * (size - 6) + b"\n:",
+    "data behind a long comment": lambda size: b":" + b"c" * 50 + b"\ndata: " + b"x" * (size - 6),
     "an event name": lambda size: b"event: " + b"e" * (size - 7),
 }
 
@@ -281,9 +282,8 @@ def test_the_limit_is_exact_whatever_the_chunking(name: str, end: bytes) -> None
     """A block of the limit passes and one of a byte more does not, however it is cut."""
     before = b"data: before\n\n"
     for limit in (20, 21):
-        block = LIMITED_BLOCKS[name](limit)
-        for extra, wanted in ((b"", None), (b"z", limit)):
-            body = before + block + extra + end
+        for extra, wanted in ((0, None), (1, limit)):
+            body = before + LIMITED_BLOCKS[name](limit + extra) + end
             for chunks in chunkings(body):
                 decoder = FrameDecoder(max_bytes=limit)
                 raised = None

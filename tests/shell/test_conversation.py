@@ -237,7 +237,7 @@ def test_json_keeps_everything(messages: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("not JSON: .* at character 0", ""),
+        ("not JSON: empty", ""),
         ("not JSON: .* at character", '[{"role": "user", "content": "secret}]'),
         ("not JSON|not usable JSON", '[{"role": "user", "content": NaN}]'),
         ("not usable JSON: nested too deeply", "[" * 100_000),

@@ -37,6 +37,7 @@ from streamchat import (
     TruncatedStreamError,
     UnknownEvent,
 )
+from streamchat.credentials import reveal
 from streamchat.transport import Transport
 from tests.fakes import Answer, FakeTransport, make_stream
 from tests.frames import body, failed, pieces, plain, thinking
@@ -763,7 +764,7 @@ async def test_headers_are_sent_over_those_of_client_and_call() -> None:
     client.middleware(lambda r, send: send(r, headers={"x-b": "outer", "X-C": "outer"}))
     client.middleware(lambda r, send: send(r, headers={"X-c": "inner", "X-D": "inner"}))
     await client.chat("Hi", headers={"X-A": "call", "X-E": "call"})
-    headers = {name.lower(): str(value) for name, value in sent(transport)[0].items()}
+    headers = {name.lower(): reveal(value) for name, value in sent(transport)[0].items()}
     assert {name: value for name, value in headers.items() if name.startswith("x-")} == {
         "x-a": "call",
         "x-b": "outer",
@@ -993,7 +994,7 @@ async def test_header_values_show_neither_in_reprs_nor_in_the_tracebacks_of_a_st
     with pytest.raises(AuthenticationError) as caught:
         await stream
     assert not shows_canary(caught.value)
-    assert str(sent(transport)[0]["X-Secret"]) == _canary()
+    assert reveal(sent(transport)[0]["X-Secret"]) == _canary()
 
 
 def test_header_values_do_not_show_when_middleware_further_in_fails() -> None:

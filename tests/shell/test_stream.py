@@ -37,7 +37,7 @@ from streamchat.policy import RetryBudget
 from streamchat.protocol import EventReader, encode_event, encode_frame
 from streamchat.protocol.reader import Item
 from tests.fakes import Answer, FakeTransport, make_stream
-from tests.frames import body, cited, failed, pieces, plain, thinking, tools
+from tests.frames import body, cited, end, failed, pieces, plain, thinking, tools
 from tests.virtual import run_virtual
 
 FLOWS = {"plain": plain, "cited": cited, "thinking": thinking, "tools": tools}
@@ -761,7 +761,7 @@ def test_cancelling_at_every_suspension_closes_the_connection() -> None:
     "said",
     [
         b'event: error\ndata: {"message": "bad key canary-0123456789"}\n\n',
-        b'data: {"type": "content-delta", "oops": "canary-0123456789"}\n\n',
+        b'data: {"type": "content-delta", "delta": "canary-0123456789"}\n\n',
         body(failed("bad key canary-0123456789")),
     ],
 )
@@ -775,3 +775,28 @@ async def test_an_error_does_not_quote_the_key(said: bytes) -> None:
     assert "canary" not in f"{caught.value} {caught.value!r}"
     own = {k: v for k, v in vars(caught.value).items() if k != "partial"}
     assert "canary" not in repr(own)
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "error_type"),
+    [
+        ("ERROR", "B" * 500_000, None),
+        ("ERROR\x1b]52;c;x\x07\n[fake] log line", "a\nb\x1b[31m\x9b", "t\n\x1b"),
+        ("ERROR" + "x" * 1000, "\u202e" * 100_000, "t" * 100_000),
+        ("TIMEOUT", "", ""),
+    ],
+)
+async def test_the_words_of_a_failed_answer_are_one_short_line(
+    reason: str, error: str, error_type: str | None
+) -> None:
+    """As those of a refusal; the event and the partial answer have them as they came."""
+    fields = {} if error_type is None else {"error_type": error_type}
+    events = [*plain()[:-1], end(reason, error=error, **fields)]
+    with pytest.raises(GenerationError) as caught:
+        await make_stream(Answer(body(events)))
+    shown = str(caught.value)
+    assert len(shown) < 1000
+    assert shown.isprintable()
+    assert len(caught.value.error) <= 503
+    assert caught.value.partial is not None
+    assert (caught.value.partial.finish_reason, caught.value.partial.error) == (reason, error)

@@ -7,8 +7,8 @@ import contextvars
 import dataclasses
 import functools
 import json
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from typing import Any
 
@@ -65,16 +65,16 @@ def call_of(name: str, arguments: str) -> ToolCall:
     return ToolCall(f"{name}_0", ToolCallFunction(name, arguments))
 
 
-class InlineExecutor(ThreadPoolExecutor):
-    """Threads that run at once where they are asked for: a virtual clock cannot wait for others."""
+class InlineThread(threading.Thread):
+    """A thread that runs at once where it is started: a virtual clock cannot wait for others."""
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
+    def start(self) -> None:
+        self.run()
+
+
+@pytest.fixture
+def inline_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamchat.tools.Thread", InlineThread)
 
 
 # --- a function as a tool ------------------------------------------------------------------------
@@ -206,15 +206,15 @@ def gives_awaitable(city: str) -> Any:
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
+@pytest.mark.usefixtures("inline_threads")
 async def test_whatever_can_be_called_can_be_a_tool(made: Any, expected: str) -> None:
     """Methods, objects, partials, what decorators left; async, plain, and plain that is async."""
-    asyncio.get_running_loop().set_default_executor(InlineExecutor())
     assert await made.run(call_of("x", '{"city": "Lima", "word": "never"}')) == expected
 
 
+@pytest.mark.usefixtures("inline_threads")
 async def test_context_variables_reach_the_thread() -> None:
     """A plain function sees the context of the consumer."""
-    asyncio.get_running_loop().set_default_executor(InlineExecutor())
     variable = contextvars.ContextVar("variable", default="unset")
     variable.set("set")
 
@@ -338,22 +338,26 @@ async def nothing() -> str:
 ARGUMENTS: list[tuple[str, Any, Any]] = [
     # arguments, what lenient makes of them, what strict makes of them (a str: the refusal)
     ('{"a": 1}', [1, "x", None], [1, "x", None]),
-    ('{"a": "1"}', [1, "x", None], "Expected `int`, got `str` (at $.a)"),
-    ('{"a": 1, "b": null}', "Expected `str`, got `null` (at $.b)", "Expected `str`, got `null`"),
+    ('{"a": "1"}', [1, "x", None], "expected an integer, got a string (at $.a)"),
+    ('{"a": 1, "b": null}', "expected a string, got null (at $.b)", "expected a string, got null"),
     ('{"a": 1, "c": {"city": "L"}}', [1, "x", Place("L")], [1, "x", Place("L")]),
-    ('{"a": 1, "c": {"city": 2}}', "Expected `str`, got `int` (at $.c.city)", "(at $.c.city)"),
+    (
+        '{"a": 1, "c": {"city": 2}}',
+        "expected a string, got a number (at $.c.city)",
+        "(at $.c.city)",
+    ),
     ('{"a": 1, "z": 2}', [1, "x", None], "unknown argument 'z'; there are a, b, c"),
     ('  {"a":\n 1}\n', [1, "x", None], [1, "x", None]),
-    ('{"b": "y"}', "missing required field `a`", "missing required field `a`"),
-    ("", "missing required field `a`", "missing required field `a`"),
-    ("null", "missing required field `a`", "missing required field `a`"),
-    ("{}", "missing required field `a`", "missing required field `a`"),
+    ('{"b": "y"}', "misses 'a'", "misses 'a'"),
+    ("", "misses 'a'", "misses 'a'"),
+    ("null", "misses 'a'", "misses 'a'"),
+    ("{}", "misses 'a'", "misses 'a'"),
     (f'{{"a": "{CANARY}', "not JSON", "not JSON"),
     (f'{CANARY}{{"a": 1}}', "not JSON", "not JSON"),
     ('{"a": NaN}', "not usable JSON", "not usable JSON"),
     ("[1]", "expected a JSON object, got list", "expected a JSON object, got list"),
     (f'"{CANARY}"', "expected a JSON object, got str", "expected a JSON object"),
-    (f'{{"a": "{CANARY}"}}', "Expected `int`, got `str` (at $.a)", "Expected `int`"),
+    (f'{{"a": "{CANARY}"}}', "expected an integer, got a string (at $.a)", "expected an integer"),
     ("[" * 5000, "JSON", "JSON"),
 ]
 
@@ -774,7 +778,7 @@ async def test_what_the_model_did_wrong_is_told_to_the_model(how: Any) -> None:
     ]
     sent = [m["content"] for m in bodies(transport)[1]["messages"][2:]]
     assert sent == [r.content for r in results]
-    assert sent[0].startswith("error: the arguments of tool call 'weather' are unusable: Expected")
+    assert sent[0].startswith("error: the arguments of tool call 'weather' are unusable: expected")
     assert sent[1] == "error: there is no tool 'fly'; there are weather, clock"
     assert "not JSON" in sent[2]
     assert sent[3] == "noon"
@@ -908,9 +912,24 @@ async def test_a_tool_call_without_calls_ends_the_loop() -> None:
     assert len(transport.requests) == 1
 
 
+@pytest.mark.usefixtures("inline_threads")
+@pytest.mark.parametrize("raised", [ValueError("no such city"), StopIteration(), KeyError("Lima")])
+async def test_what_a_plain_function_raises_is_reported(raised: Exception) -> None:
+    """StopIteration too, which no future and no coroutine can raise."""
+
+    @tool
+    def weather(city: str) -> str:
+        raise raised
+
+    client, _ = client_over(Answer(*pieces(tools())), Answer(*pieces(plain())))
+    run = client.run_tools("Hi", tools=[weather, clock])
+    results = [e for e in await collect(run) if isinstance(e, ToolResult)]
+    assert type(raised).__name__ in str(results[0].error)
+
+
+@pytest.mark.usefixtures("inline_threads")
 async def test_a_plain_function_runs_in_a_thread() -> None:
-    """Through the loop's executor, so that it does not stop the loop (tests/wire has real threads)."""
-    asyncio.get_running_loop().set_default_executor(InlineExecutor())
+    """So that it does not stop the loop (tests/wire has real threads)."""
 
     def weather(city: str) -> str:
         return f"clear over {city}"

@@ -6,6 +6,7 @@ the ignore as unused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, assert_never, assert_type
 
 from streamchat import (
@@ -135,6 +136,16 @@ async def streams() -> None:
         assert_type(frame, Frame)
     async with stream as entered:
         assert_type(entered, ChatStream)
+    client.chat_stream("Hi", extra_body={"a": [1]})
+    await client.chat("Hi", extra_body={"a": None})
+    client.fan_out(["Hi", {"messages": "Hi", "extra_body": {"a": 1}}], extra_body={"a": 1})
+    client.parse("Hi", into=dict, extra_body={"a": 1})
+    client.run_tools("Hi", tools=[], extra_body={"a": 1})
+    client.chat_stream("Hi", extra_body=[1])  # type: ignore[arg-type]
+    Client("k", query={"a": "b"}, extra_body={"a": 1}, insecure_tls=True)
+    Client("k", query={"a": 1})  # type: ignore[dict-item]
+    Client("k", query=[("a", "b")])  # type: ignore[arg-type]
+    assert_type(stream.request.extra_body, Mapping[str, Any] | None)
     client.chat_stream("Hi", temprature=0.3)  # type: ignore[call-arg]
     client.chat_stream("Hi", temperature="hot")  # type: ignore[arg-type]
     client.chat_stream(5)  # type: ignore[arg-type]

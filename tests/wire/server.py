@@ -59,7 +59,9 @@ async def answer_whole(writer: asyncio.StreamWriter, request: Request) -> None:
 
 
 @asynccontextmanager
-async def serve(*replies: Reply, ssl: object = None) -> AsyncIterator[Wire]:
+async def serve(
+    *replies: Reply, ssl: object = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Wire]:
     """Answer the n-th request with the n-th reply, the last one for all that follow."""
     wire: Wire
     count = 0
@@ -99,12 +101,12 @@ async def serve(*replies: Reply, ssl: object = None) -> AsyncIterator[Wire]:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: Protocol(asyncio.StreamReader(), handle, loop=loop),
-        "127.0.0.1",
+        host,
         0,
         ssl=ssl,  # type: ignore[arg-type]
     )
     scheme = "https" if ssl else "http"
-    wire = Wire(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    wire = Wire(f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}")
     try:
         yield wire
     finally:

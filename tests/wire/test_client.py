@@ -43,6 +43,8 @@ from streamchat import (
     UserMessage,
 )
 from streamchat.transport import Exchange
+from streamchat.transport.exchange import _retrieve
+from tests.catalogue.helpers import reset
 from tests.frames import body, pieces, plain
 from tests.wire.server import (
     EVENT_STREAM,
@@ -157,6 +159,46 @@ async def test_a_proxy_of_the_environment_is_used_for_others(
     assert proxy.requests[0].line == "POST http://inside.test/v2/chat HTTP/1.1"
 
 
+@pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "127.0.0.2", "127.0.0.2:{port}", "*"])
+async def test_a_host_that_no_proxy_names_is_reached_directly(
+    no_proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key and the prompt do not go to a proxy that they should avoid."""
+    async with serve(answer_whole) as proxy, serve(answer_whole, host="127.0.0.2") as wire:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", no_proxy.format(port=wire.url.rpartition(":")[2]))
+        async with client(wire, allow_http=True) as chat:
+            assert (await chat.chat("Hi")).text == "Hello there!"
+        monkeypatch.setenv("NO_PROXY", "127.0.0.2:1, 127.0.1.0/24")
+        async with client(wire, allow_http=True) as chat:
+            assert (await chat.chat("Hi")).text == "Hello there!"
+    assert (len(wire.requests), len(proxy.requests)) == (1, 1)
+
+
+async def test_a_session_of_the_callers_decides_about_proxies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No proxy variable is read for it; its own proxy is used."""
+    async with serve(answer_whole) as proxy, serve(answer_whole, host="127.0.0.2") as wire:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        for own, asked in ((None, 0), (proxy.url, 1)):
+            async with (
+                aiohttp.ClientSession(proxy=own) as session,
+                client(wire, allow_http=True, session=session) as chat,
+            ):
+                assert (await chat.chat("Hi")).text == "Hello there!"
+            assert len(proxy.requests) == asked
+
+
+async def test_proxy_false_is_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says."""
+    async with serve(answer_whole, host="127.0.0.2") as wire:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        for proxy in (False, ""):
+            async with client(wire, allow_http=True, proxy=proxy) as chat:
+                assert (await chat.chat("Hi")).text == "Hello there!"
+
+
 async def test_headers_of_the_call_win_over_the_clients() -> None:
     """headers= of a call over those of the client over its defaults, whatever their case."""
     async with (
@@ -229,6 +271,72 @@ def test_plain_http_is_allowed_when_asked_for() -> None:
     assert "http://inside.test" in repr(allowed)
     for url in ("http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]:8000"):
         assert url in repr(Client("k", base_url=url))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "gw..test",
+        ".gw.test",
+        "gw.test..",
+        "..",
+        ".",
+        "canary" * 10 + "long.test",
+        "canary" * 9 + "b\u00fccher.test",
+        "gw\u3002\u3002test",
+        ("canary" * 8 + ".") * 5 + "canary.test1",
+        "canary%2fx.test",
+        "canary canary.test",
+        "*.canary.test",
+        "canary<>.test",
+    ],
+)
+def test_a_host_that_cannot_exist_is_refused_at_construction(host: str) -> None:
+    """Each label has 1 to 63 octets, all together 253; the message does not repeat the URL."""
+    for port in ("", ":8000"):
+        with pytest.raises(
+            ConfigurationError, match=r"base_url \(CO_API_URL\) must name a"
+        ) as caught:
+            Client("k", base_url=f"https://{host}{port}/x")
+        assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "gw.test.",
+        "my_gateway",
+        "-x.test",
+        "b\u00fccher.test",
+        "xn--bcher-kva.test",
+        "\u2615.test",
+        "a" * 63 + ".test",
+        ("a" * 49 + ".") * 5 + "abc",
+        "[fe80::1%25eth0]",
+        "[::1]",
+        "10.0.0.1",
+    ],
+)
+def test_a_host_that_can_exist_is_accepted(host: str) -> None:
+    assert Client("k", base_url=f"https://{host}:8000").base_url == f"https://{host}:8000"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "/ ", "\t", "/\n"])
+async def test_blanks_around_base_url_are_not_part_of_it(end: str) -> None:
+    """Files and .env leave them."""
+    async with serve(answer_whole) as wire, client(wire, base_url=f" {wire.url}{end}") as chat:
+        assert (await chat.chat("Hi")).text == "Hello there!"
+        assert chat.base_url == wire.url
+    assert wire.requests[0].line == "POST /v2/chat HTTP/1.1"
+
+
+@pytest.mark.parametrize("end", ["/v2", "/v2/", "/prefix/v2"])
+async def test_base_url_may_name_the_version(end: str) -> None:
+    """As settings of another SDK do: the path is not /v2/v2/chat."""
+    async with serve(answer_whole) as wire, client(wire, base_url=wire.url + end) as chat:
+        assert (await chat.chat("Hi")).text == "Hello there!"
+    path = end.rstrip("/").removesuffix("/v2")
+    assert wire.requests[0].line == f"POST {path}/v2/chat HTTP/1.1"
 
 
 @pytest.mark.parametrize("version", ["/v1", "/v2", ""])
@@ -799,7 +907,82 @@ async def test_nothing_of_an_exchange_stays_on_a_kept_connection() -> None:
                 await stream
             assert exchange._lost is None
         futures = [future for future in lost if future is not None]
-        assert not any(getattr(future, "_callbacks", None) for future in futures)
+        left = [getattr(future, "_callbacks", None) or [] for future in futures]
+        # All that stays is the one function that asyncio needs to see the end of a connection noticed.
+        assert all([call for call, _ in each] in ([], [_retrieve]) for each in left)
+        assert not any(list(context) for each in left for _, context in each)
+
+
+REFUSED = b"HTTP/1.1 413 L\r\ncontent-length: 2\r\n"
+EARLY = {
+    "413, close": (REFUSED + b"connection: close\r\n\r\n{}", False),
+    "413, keep-alive, close": (REFUSED + b"\r\n{}", False),
+    "401, reset": (REFUSED.replace(b"413", b"401") + b"\r\n{}", True),
+    "an answer, reset": (whole_answer(), True),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+async def test_an_answer_before_the_end_of_the_upload_leaves_nothing_to_report(name: str) -> None:
+    """Whatever becomes of the rest of the upload, asyncio reports no exception that nobody retrieved."""
+    said, resets = EARLY[name]
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    ended = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await writer.drain()
+        if resets:
+            reset(writer)
+        else:
+            writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Client(KEY, base_url=url, model="m", retry=ONCE) as chat:
+        with contextlib.suppress(StreamChatError):
+            await chat.chat("x" * 12_000_000)
+        await ended.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gc.collect()
+    assert [report["message"] for report in reports] == []
+
+
+async def test_a_reset_of_an_idle_connection_leaves_nothing_to_report() -> None:
+    """Load balancers reset connections in the pool; asyncio reports no exception nobody retrieved."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    idle = asyncio.Event()
+
+    async def in_two_parts(writer: asyncio.StreamWriter, request: Request) -> None:
+        writer.write(EVENT_STREAM + b"transfer-encoding: chunked\r\n\r\n")
+        await writer.drain()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        writer.write(chunked(body(plain())) + b"0\r\n\r\n")
+        await idle.wait()
+        reset(writer)
+
+    async with serve(in_two_parts, answer_whole) as wire, client(wire) as chat:
+        async with chat.chat_stream("Hi") as stream:
+            exchange = stream._source._exchange
+            assert exchange is not None
+            lost = exchange._lost
+            await stream
+        assert lost is not None
+        idle.set()
+        while not lost.done():  # to await it would retrieve its exception
+            await asyncio.sleep(0)
+        del exchange, stream
+        assert (await chat.chat("Hi")).text == "Hello there!"
+        del lost
+        gc.collect()
+    assert [report["message"] for report in reports] == []
+    assert wire.connections == 2
 
 
 async def test_statuses_are_ours_to_judge_also_in_a_session_of_the_callers() -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import json
+import subprocess
+import sys
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +23,9 @@ from streamchat import (
     MessageEnd,
     StepEnd,
     StepStart,
+    ToolCall,
     ToolCallEnd,
+    ToolCallFunction,
     ToolResult,
     TransportError,
     tool,
@@ -253,6 +260,127 @@ async def test_a_thread_is_not_waited_for(how: str) -> None:
                     await task
     finally:
         release.set()
+
+
+@pytest.mark.parametrize("how", ["run", "alone"])
+async def test_names_are_resolved_while_tools_are_busy(how: str) -> None:
+    """Tools never take a thread of the event loop, which getaddrinfo needs."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    both, release = threading.Semaphore(0), threading.Event()
+
+    @tool
+    def weather(city: str) -> str:
+        both.release()
+        assert release.wait(30)
+        return city
+
+    def clock() -> str:
+        both.release()
+        assert release.wait(30)
+        return "noon"
+
+    replies = [replay(body(tools())), replay(body(plain()))]
+    async with serve(*replies) as wire, Client("k", base_url=wire.url, model="m") as client:
+        if how == "run":
+            task = asyncio.ensure_future(_results(client.run_tools("Hi", tools=[weather, clock])))
+        else:
+            call = ToolCall("x", ToolCallFunction("weather", '{"city": "Lima"}'))
+            task = asyncio.ensure_future(asyncio.gather(weather.run(call), weather.run(call)))
+        try:
+            for _ in range(2):
+                while not both.acquire(blocking=False):
+                    await asyncio.sleep(0)
+            assert await asyncio.wait_for(loop.getaddrinfo("127.0.0.1", 80), 30)
+        finally:
+            release.set()
+            await task
+
+
+@pytest.mark.parametrize("how", ["finished", "cancelled"])
+async def test_the_threads_of_tools_end(how: str) -> None:
+    """With the run, or, if it was cancelled, with the function; never more at once than parallel=."""
+    release, most = threading.Event(), 0
+
+    def weather(city: str) -> str:
+        nonlocal most
+        most = max(most, len(_tool_threads()))
+        assert release.wait(30)
+        return city
+
+    def clock() -> str:
+        return weather("noon")
+
+    replies = [replay(body(tools())), replay(body(plain()))]
+    async with serve(*replies) as wire, Client("k", base_url=wire.url, model="m") as client:
+        run = client.run_tools("Hi", tools=[weather, clock], parallel=1)
+        task = asyncio.ensure_future(_results(run))
+        while not most:
+            await asyncio.sleep(0)
+        if how == "cancelled":
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        release.set()
+        if how == "finished":
+            assert [result.value for result in await task] == ["Lima", "noon"]
+    for thread in _tool_threads():
+        thread.join(30)
+    assert (_tool_threads(), most) == ([], 1)
+
+
+def _tool_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("streamchat-tool-")]
+
+
+async def test_what_a_plain_function_raises_leaves_no_cycle() -> None:
+    """Its traceback holds the frames of the thread and of the caller."""
+
+    class Failed(Exception):
+        pass
+
+    @tool
+    def fail() -> str:
+        raise Failed
+
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            await fail.run(ToolCall("x", ToolCallFunction("fail", "")))
+        except Failed as error:
+            failed = weakref.ref(error)
+        for thread in _tool_threads():
+            thread.join(30)
+        assert failed() is None
+    finally:
+        gc.enable()
+
+
+def test_a_tool_that_hangs_does_not_keep_the_interpreter() -> None:
+    """Neither asyncio.run nor the end of the process waits for its thread."""
+    script = """
+import asyncio, threading
+from streamchat import ToolCall, ToolCallFunction, tool
+
+@tool(timeout=0.01)
+def hang() -> str:
+    threading.Event().wait()
+    return ""
+
+async def main() -> None:
+    try:
+        await hang.run(ToolCall("x", ToolCallFunction("hang", "")))
+    except TimeoutError as error:
+        print(error)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "tool hang took longer than its timeout of 0.01 s\n"
+    assert done.stderr == ""
 
 
 async def _results(run: Any) -> list[Any]:
