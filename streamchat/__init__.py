@@ -32,6 +32,7 @@ from streamchat.protocol.errors import (
     RequestCancelledError,
     ServerError,
     StatusError,
+    StopReachedError,
     StreamChatError,
     StreamTimeoutError,
     StructureError,
@@ -100,6 +101,7 @@ if _TYPE_CHECKING:
     from streamchat.conversation import Conversation, TrimRule, last_turns
     from streamchat.fanout import FanOut, FanOutResult
     from streamchat.limiter import Limiter
+    from streamchat.stops import Stop
     from streamchat.structured import ParsedAnswer
     from streamchat.tools import FunctionTool, ToolRun, tool
 
@@ -143,6 +145,7 @@ __all__ = [
     "RequestCancelledError",
     "ServerError",
     "StatusError",
+    "StopReachedError",
     "StreamChatError",
     "StreamTimeoutError",
     "StructureError",
@@ -208,6 +211,8 @@ __all__ = [
     "StepEvent",
     "StepStart",
     "ToolResult",
+    # stops
+    "Stop",
     # stream
     "ChatStream",
     # structured
@@ -227,6 +232,7 @@ _LATER = {
     "FunctionTool": "tools",
     "Limiter": "limiter",
     "ParsedAnswer": "structured",
+    "Stop": "stops",
     "ToolRun": "tools",
     "TrimRule": "conversation",
     "last_turns": "conversation",

@@ -48,6 +48,7 @@ from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 if TYPE_CHECKING:  # imported by the methods that need them: see streamchat/__init__.py
     from streamchat.fanout import FanOut, OnError, Requests
     from streamchat.limiter import Limiter
+    from streamchat.stops import Stop
     from streamchat.structured import ParsedAnswer
     from streamchat.tools import FunctionTool, OnToolError, ToolRun
 
@@ -83,6 +84,8 @@ class Client(Listeners):
             are not secrets: keep keys in ``headers``.
         extra_body: body fields that this version does not know, sent with every request.
         insecure_tls: allow an ``ssl`` context that does not check the server's certificate or name.
+        limiter: requests and tokens a minute of everything that this client sends, unless a call
+            names another; may be shared with other clients.
 
     Raises:
         ConfigurationError: no key for Cohere's own host, or a setting that cannot work; the message
@@ -111,6 +114,7 @@ class Client(Listeners):
         query: Mapping[str, str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
         insecure_tls: bool = False,
+        limiter: Limiter | None = None,
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
@@ -150,6 +154,7 @@ class Client(Listeners):
         self._max_event_bytes = max_event_bytes
         self._headers = _request_headers(key, client_name, headers)
         self._extra_body = checked_extra_body(extra_body)
+        self._limiter = _checked_limiter(limiter)
         self._budget = RetryBudget()
         self._dispatcher = Dispatcher()
         self._middleware: list[Middleware] = []
@@ -173,6 +178,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatStream:
         """An answer, streamed. Nothing is sent before it is entered, iterated or awaited.
@@ -185,6 +191,7 @@ class Client(Listeners):
             timeout: instead of the client's.
             retry: instead of the client's.
             headers: sent over the client's.
+            limiter: instead of the client's; every attempt waits for its turn.
             **options: any other field of Chat v2; see :class:`~streamchat.ChatOptions`.
 
         Raises:
@@ -201,6 +208,7 @@ class Client(Listeners):
             timeout=timeout,
             retry=retry,
             headers=headers,
+            limiter=limiter,
             **options,
         )
 
@@ -214,6 +222,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatResponse:
         """The whole answer; takes and raises what :meth:`chat_stream` does.
@@ -230,6 +239,7 @@ class Client(Listeners):
             timeout=timeout,
             retry=retry,
             headers=headers,
+            limiter=limiter,
             **options,
         )
         return await stream
@@ -243,6 +253,8 @@ class Client(Listeners):
         limiter: Limiter | None = None,
         on_error: OnError = "return",
         adaptive: bool = False,
+        stop: Stop | None = None,
+        into: type[Any] | None = None,
         model: str | None = None,
         handlers: Iterable[Dispatcher | Handler] = (),
         data: Any = None,
@@ -265,28 +277,42 @@ class Client(Listeners):
             ordered: results in the order of the requests; those that come early wait, and count as
                 running.
             limiter: requests and tokens a minute, and a pause for all after a 429; see
-                :class:`~streamchat.Limiter`.
+                :class:`~streamchat.Limiter`. Default: the client's.
             on_error: ``"return"`` a failure as a result, or ``"raise"`` the first and cancel the rest.
             adaptive: after a 429 run half as many, then slowly more again.
+            stop: when to take no further request; see :class:`~streamchat.Stop`.
+            into: ask for answers of this type, as :meth:`parse` does, and give each as the result's
+                ``value``. An answer that does not fit is a failure.
             model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`, for
                 each of the requests.
 
         Raises:
-            TypeError, ValueError: an argument that means nothing. What is wrong with a single request
-                is its result's ``error``.
+            TypeError, ValueError: an argument that is unknown or means nothing. What is wrong with a
+                single request is its result's ``error``.
         """
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.fanout import FanOut, FanOutOptions
+        from streamchat.structured import asking_for_json, read_answer, response_format
 
+        if into is not None:
+            _check_common(options, "fan_out(into=)")
+            options = {**options, "response_format": response_format(into)}
+        # Now, and not once for each of the requests.
+        ChatRequest.build("-", model or self._model or "-", options)
+        _instance("timeout", timeout, Timeout, self._timeout)
+        _instance("retry", retry, Retry, self._retry)
+        checked_headers(headers)
         given = as_dispatchers(handlers)
         most = self._transport.max_connections
         chosen = FanOutOptions(
             concurrency=concurrency,
             is_ordered=ordered,
-            limiter=limiter,
+            limiter=limiter if limiter is not None else self._limiter,
             on_error=on_error,
             is_adaptive=adaptive,
             data=data,
+            stop=stop,
+            read=None if into is None else lambda answer: read_answer(answer, into),
         )
         if most:
             chosen = attrs.evolve(chosen, concurrency=min(concurrency, most))
@@ -303,6 +329,11 @@ class Client(Listeners):
             merged = {**common, **keywords}
             own = as_dispatchers(merged.pop("handlers", ()))
             messages = merged.pop("messages")
+            if "limiter" in keywords:
+                raise TypeError("limiter= is of the whole fan-out, not of one request")
+            if into is not None:
+                _check_common(keywords, "fan_out(into=)")
+                messages = asking_for_json(plain_messages(messages))
             merged["headers"] = hidden(merged["headers"])
             return self._stream(
                 messages, handlers=(*given, *own), index=index, pacer=pacer, **merged
@@ -327,6 +358,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[CommonOptions],
     ) -> ToolRun:
         """Ask, call the tools that the model wants, tell it their results, until it answers.
@@ -343,8 +375,8 @@ class Client(Listeners):
                 ``(error, call)`` that says what the model is told.
             strict_tools: the server's own check (beta).
             tool_choice: ``"REQUIRED"`` is sent with the first request only.
-            model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`, for
-                each of the requests.
+            model, handlers, data, timeout, retry, headers, limiter, **options: as for
+                :meth:`chat_stream`, for each of the requests.
 
         Raises:
             ConfigurationError, TypeError, ValueError: as :meth:`chat_stream`, and for a tool that
@@ -381,6 +413,7 @@ class Client(Listeners):
                 timeout=timeout,
                 retry=retry,
                 headers=headers,
+                limiter=limiter,
                 **options,
             )
 
@@ -406,6 +439,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         **options: Unpack[CommonOptions],
     ) -> ParsedAnswer[T]:
         """An answer as a value of a type: ``order = await client.parse("...", into=Order)``.
@@ -417,8 +451,8 @@ class Client(Listeners):
             messages: as for :meth:`chat_stream`.
             into: an attrs class, a dataclass or a ``TypedDict``, nested at will.
             repair: if the answer does not fit, tell the model why and ask once more.
-            model, handlers, data, timeout, retry, headers, **options: as for :meth:`chat_stream`;
-                ``documents`` cannot go with it.
+            model, handlers, data, timeout, retry, headers, limiter, **options: as for
+                :meth:`chat_stream`; ``documents`` cannot go with it.
 
         Raises:
             ConfigurationError, TypeError, ValueError: as :meth:`chat_stream`, and for a type that JSON
@@ -447,6 +481,7 @@ class Client(Listeners):
                 timeout=timeout,
                 retry=retry,
                 headers=headers,
+                limiter=limiter,
                 **options,
             )
 
@@ -505,6 +540,7 @@ class Client(Listeners):
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        limiter: Limiter | None = None,
         index: int | None = None,
         pacer: Pacer | None = None,
         **options: Unpack[ChatOptions],
@@ -519,11 +555,19 @@ class Client(Listeners):
             options["extra_body"] = _merged_body(self._extra_body, options.get("extra_body"))
         request = ChatRequest.build(messages, chosen, options)
         headers = checked_headers(headers)
+        dispatchers = (self._dispatcher, *as_dispatchers(handlers))
+        limiter = _checked_limiter(limiter) or self._limiter
+        if pacer is None and limiter is not None:
+            from streamchat.pacing import LimiterTurn
+
+            pacer, settles = LimiterTurn(limiter), Dispatcher()
+            settles.on_message_end(pacer.on_end)
+            dispatchers = (settles, *dispatchers)
         plan = Plan(
             transport=self._transport,
             request=request,
             headers=merged_headers(self._headers, headers),
-            dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
+            dispatchers=dispatchers,
             timeout=_instance("timeout", timeout, Timeout, self._timeout),
             retry=_instance("retry", retry, Retry, self._retry),
             budget=self._budget,
@@ -561,6 +605,18 @@ class Client(Listeners):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _checked_limiter(limiter: Limiter | None) -> Limiter | None:
+    if limiter is None:
+        return None
+    from streamchat.limiter import Limiter
+
+    if not isinstance(limiter, Limiter):
+        raise TypeError(
+            f"limiter must be a Limiter, not {type(limiter).__name__}: limiter=Limiter(rpm=500)"
+        )
+    return limiter
 
 
 def _check_context(context: SslContext) -> None:

@@ -12,37 +12,35 @@ Tasks know the engine, never the ``FanOut``: one that is dropped cancels what ru
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, cast
+from weakref import ref
 
 import attrs
 
 from streamchat.credentials import hidden
-from streamchat.limiter import Limiter, Permit, estimate_tokens
+from streamchat.limiter import Limiter, Permit
+from streamchat.pacing import LimiterTurn
 from streamchat.plan import Pacer
 from streamchat.policy import AdaptiveConcurrency, is_rate_limit
-from streamchat.protocol.errors import ConnectError, StatusError, StreamChatError
-from streamchat.protocol.messages import Usage
+from streamchat.protocol.errors import ConnectError, StreamChatError
 from streamchat.protocol.plain import is_list, is_mapping
 from streamchat.protocol.request import ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.refusal import two_consumers
+from streamchat.stops import Stop, StopCount
 from streamchat.stream import ChatStream
 from streamchat.timing import Timing
 
-__all__ = ["FanOut", "FanOutResult", "OnError", "Request", "Requests"]
+__all__ = ["FanOut", "FanOutResult", "OnError", "Request", "Requests", "Stop"]
 
 Request = Messages | Mapping[str, Any]
 """A ``str``, a list of messages, or a dict of ``chat_stream`` keywords, ``messages`` among them."""
 Requests = Iterable[Request] | AsyncIterable[Request]
 OnError = Literal["return", "raise"]
-
-DEFAULT_PAUSE = 1.0
-"""Seconds that everybody pauses after a 429 that says nothing of how long."""
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +61,8 @@ class FanOutResult:
     """Seconds from its first request, as far as they are known."""
     data: Any = attrs.field(default=None, repr=False)
     """What was given as ``data``, with the request or for all."""
+    value: Any = attrs.field(default=None, repr=False)
+    """The answer as an object of the type given as ``into``; ``None`` without it."""
 
     @property
     def ok(self) -> bool:
@@ -93,6 +93,9 @@ class FanOutOptions:
     is_adaptive: bool
     data: Any = attrs.field(default=None, repr=False)
     """Of requests that have none of their own."""
+    stop: Stop | None = None
+    read: Callable[[ChatResponse], Any] | None = None
+    """Makes the value of an answer; raises what its result then has as ``error``."""
     clock: Callable[[], float] = time.monotonic
 
     def __attrs_post_init__(self) -> None:
@@ -104,6 +107,10 @@ class FanOutOptions:
             raise TypeError(
                 f"limiter must be a Limiter, not {type(self.limiter).__name__}: "
                 "limiter=Limiter(rpm=500)"
+            )
+        if self.stop is not None and not isinstance(self.stop, Stop):
+            raise TypeError(
+                f"stop must be a Stop, not {type(self.stop).__name__}: stop=Stop(failures=10)"
             )
         if self.on_error not in ("return", "raise"):
             raise ValueError(f'on_error must be "return" or "raise", not {self.on_error!r}')
@@ -129,7 +136,8 @@ class FanOut:
     by ``break``, :meth:`aclose` or the end of an ``async with``, cancels what runs.
 
     Raises (while it is iterated): what the requests' own iterator raises, after the results of what it
-    gave before; with ``on_error="raise"`` the first failure, with a note that names the request.
+    gave before; with ``on_error="raise"`` the first failure, with a note that names the request; with
+    ``stop=`` :class:`~streamchat.StopReachedError`, after the results of what ran.
     """
 
     def __init__(self, start: Start, requests: Requests, options: FanOutOptions) -> None:
@@ -208,6 +216,12 @@ class _Engine:
         self._is_closing = False
         """Whether tasks are cancelled by us."""
         self._failure: BaseException | None = None
+        self.count = StopCount(options.stop) if options.stop is not None else None
+        self.is_stopped = False
+        """Whether a limit of ``Stop`` was reached."""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._waiting: set[_Turn] = set()
+        """Turns at the limiter of requests that have not been sent."""
         self.taken = 0
 
     @property
@@ -221,9 +235,14 @@ class _Engine:
             self._loop = asyncio.get_running_loop()
             self._feeder = asyncio.ensure_future(self._feed())
             self._feeder.add_done_callback(lambda _: self._news.set())
+            self._begin_count(self._loop)
         while not self._finished:
             if not self._is_running():
                 failure, self._failure = self._failure, None
+                if failure is None and self.is_stopped and self.count is not None:
+                    failure, self.is_stopped, self.count = self.count.error(), False, None
+                if self._deadline is not None:
+                    self._deadline.cancel()
                 try:
                     raise StopAsyncIteration if failure is None else failure
                 finally:
@@ -241,6 +260,32 @@ class _Engine:
             finally:
                 del result  # it holds the error, whose traceback holds this frame
         return result
+
+    def _begin_count(self, loop: asyncio.AbstractEventLoop) -> None:
+        count = self.count
+        if count is None:
+            return
+        count.begin(loop.time)
+        if count.stop.seconds is not None:
+            # The engine holds the timer, and the timer must not keep a dropped engine alive.
+            engine = ref(self)
+
+            def over() -> None:
+                if (alive := engine()) is not None and alive.count is not None:
+                    alive.count.end_of_time()
+                    alive._stop()
+
+            self._deadline = loop.call_later(count.stop.seconds, over)
+
+    def _stop(self) -> None:
+        """Take no further request, and send none that only waits for its turn."""
+        if self.is_stopped or self._is_closing:
+            return
+        self.is_stopped = True
+        if self._feeder is not None:
+            self._feeder.cancel()
+        for turn in [*self._waiting]:
+            turn.withdraw()
 
     def _is_running(self) -> bool:
         return bool(self._tasks) or (self._feeder is not None and not self._feeder.done())
@@ -260,6 +305,9 @@ class _Engine:
 
     async def aclose(self) -> None:
         self._is_closing = True
+        self.count = None
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._cancel_tasks()
         running = [*self._tasks, *([self._feeder] if self._feeder is not None else [])]
         if running:
@@ -296,7 +344,8 @@ class _Engine:
         except (Exception, asyncio.CancelledError) as error:
             if self._is_closing:
                 raise  # nobody iterates any more: what is no cancellation is for the loop's handler
-            self._failure = error
+            if not (self.is_stopped and isinstance(error, asyncio.CancelledError)):
+                self._failure = error
 
     def _has_room(self) -> bool:
         if self.taken - self._handed_out >= self.options.concurrency:
@@ -313,6 +362,16 @@ class _Engine:
         self._room.set()
         self._news.set()
 
+    def join(self, turn: _Turn) -> None:
+        """A request waits to be sent for the first time."""
+        self._waiting.add(turn)
+        if self.is_stopped:
+            turn.withdraw()
+
+    def leave(self, turn: _Turn) -> None:
+        """It waits no longer."""
+        self._waiting.discard(turn)
+
     # --- one request -----------------------------------------------------------------------------
 
     async def _one(self, item: _Item) -> None:
@@ -321,11 +380,18 @@ class _Engine:
         response: ChatResponse | None = None
         failure: Exception | None = None
         data = self.options.data
+        value: Any = None
         try:
             keywords = _keywords(item)
             data = keywords.get("data", data)
             stream = self._start(keywords, index=item.index, pacer=turn)
-            response = await self._answer(stream)
+            response = await self._answer(stream, turn)
+            if self.options.read is not None:
+                value = self.options.read(response)
+        except asyncio.CancelledError:
+            failure = self._withdrawn(turn)
+            if failure is None:
+                raise
         except Exception as error:  # noqa: BLE001  # each request ends as a result
             failure = error
         if self.adaptive is not None and response is not None:
@@ -333,25 +399,39 @@ class _Engine:
         if isinstance(failure, ConnectError) and failure.kind == "resources":
             # Else every further request would fail at once, as fast as they can be taken.
             self._most = max(1, min(self._most, len(self._tasks) - 1))
-        turn.settle(response)
+        turn.settle(None if response is None else response.usage)
+        if self.count is not None and not turn.is_withdrawn:
+            self.count.add(response, failure)
+            if self.count.reason:
+                self._stop()
         self._finish(
             FanOutResult(
                 index=item.index,
                 request=item.request,
-                response=response,
+                response=response if failure is None else None,
                 error=failure,
                 attempts=stream.attempts if stream is not None else 0,
                 timing=stream.timing if stream is not None else Timing(),
                 data=data,
+                value=value,
             )
         )
         del failure  # its traceback holds this frame
 
-    async def _answer(self, stream: ChatStream) -> ChatResponse:
+    def _withdrawn(self, turn: _Turn) -> Exception | None:
+        """The end of a request that was still waiting when the fan-out was stopped."""
+        if not turn.is_withdrawn or self._is_closing or self.count is None:
+            return None
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        return self.count.error()
+
+    async def _answer(self, stream: ChatStream, turn: _Turn) -> ChatResponse:
         try:
             return await stream
         except asyncio.CancelledError:
-            if self._is_closing:
+            if self._is_closing or turn.is_withdrawn:
                 raise
         # Not by us: a handler waited for something that was cancelled. It is this request's end alone,
         # and the stream says again how it ended.
@@ -368,52 +448,42 @@ class _Engine:
             due += 1
 
 
-class _Turn(Pacer):
+class _Turn(LimiterTurn):
     """One request's turns at the limiter, one for each try."""
 
     def __init__(self, engine: _Engine) -> None:
+        super().__init__(engine.options.limiter)
         self._engine = engine
-        self._permit: Permit | None = None
         self._sent_at = 0.0
+        self._task = asyncio.current_task()
+        self._is_sent = False
+        self.is_withdrawn = False
+        """Whether it was not sent, because the fan-out was stopped."""
+
+    def withdraw(self) -> None:
+        """Wait no longer."""
+        if self._task is not None and not self.is_withdrawn:
+            self.is_withdrawn = True
+            self._task.cancel()
 
     async def before_attempt(self, request: ChatRequest, body: bytes) -> None:
-        options = self._engine.options
-        if options.limiter is not None:
-            self._settle(0)  # a try that failed took no tokens
-            permit = options.limiter.admit(estimate_tokens(body, request.max_tokens))
-            async with permit:
-                self._permit = permit
-        self._sent_at = options.clock()
+        await super().before_attempt(request, body)
+        self._is_sent = True
+        self._sent_at = self._engine.options.clock()
+
+    async def _enter(self, permit: Permit) -> None:
+        if not self._is_sent:
+            self._engine.join(self)
+        try:
+            await super()._enter(permit)
+        finally:
+            self._engine.leave(self)
 
     def on_refusal(self, error: StreamChatError) -> None:
-        if not is_rate_limit(error):
-            return
-        options, adaptive = self._engine.options, self._engine.adaptive
-        if options.limiter is not None:
-            seconds = error.retry_after if isinstance(error, StatusError) else None
-            options.limiter.pause(DEFAULT_PAUSE if seconds is None else seconds)
-        if adaptive is not None:
-            adaptive.on_rate_limit(self._sent_at, options.clock())
-
-    def settle(self, response: ChatResponse | None) -> None:
-        """Tell what it took, if the server has said."""
-        used = _tokens(response.usage) if response is not None else None
-        if used is not None:
-            self._settle(used)
-
-    def _settle(self, used: float) -> None:
-        if self._permit is not None:
-            self._permit.settle(used)
-            self._permit = None
-
-
-def _tokens(usage: Usage) -> float | None:
-    """What counts against a limit a minute; ``None`` where the server did not say, or nonsense."""
-    for counts in (usage.tokens, usage.billed_units):
-        if counts.input_tokens is not None or counts.output_tokens is not None:
-            used = (counts.input_tokens or 0) + (counts.output_tokens or 0)
-            return used if 0 <= used < math.inf else None
-    return None
+        super().on_refusal(error)
+        adaptive = self._engine.adaptive
+        if adaptive is not None and is_rate_limit(error):
+            adaptive.on_rate_limit(self._sent_at, self._engine.options.clock())
 
 
 def _keywords(item: _Item) -> Mapping[str, Any]:

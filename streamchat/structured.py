@@ -18,7 +18,7 @@ from streamchat.protocol.structure import Malformed, structure_answer
 from streamchat.runs import Run
 from streamchat.stream import ChatStream
 
-__all__ = ["ParsedAnswer", "asking_for_json", "response_format"]
+__all__ = ["ParsedAnswer", "asking_for_json", "read_answer", "response_format"]
 
 T = TypeVar("T")
 
@@ -226,6 +226,15 @@ def _structured(response: ChatResponse, into: type[T]) -> T:
     )
     failure.partial = response
     raise failure
+
+
+def read_answer(response: ChatResponse, into: type[T]) -> T:
+    """The value of a complete answer.
+
+    Raises:
+        StructureError: it is not JSON, or does not fit the type.
+    """
+    return _structured(response, into)
 
 
 def _read_partly(text: str, before: Any) -> Any:

@@ -23,10 +23,24 @@ _COHERE = ("cohere.com", "cohere.ai")
 
 @contextlib.contextmanager
 def connected(
-    runner: asyncio.Runner, screen: Screen, tokens_per_second: float | None
+    runner: asyncio.Runner,
+    screen: Screen,
+    tokens_per_second: float | None,
+    *,
+    demo: bool | None = None,
 ) -> Generator[Client]:
-    """A client on the runner's loop, closed in the end however that comes."""
-    client = _client(screen, tokens_per_second)
+    """A client on the runner's loop, closed in the end however that comes.
+
+    Args:
+        runner: where it runs.
+        screen: where it says whom it asks.
+        tokens_per_second: the pace of the demo server.
+        demo: whether the demo server answers. Default: if there is no key for another one.
+
+    Raises:
+        click.UsageError: there is neither a key nor a server, and ``demo`` is false.
+    """
+    client = _client(screen, tokens_per_second, demo)
     opened = runner.run(client.__aenter__())
     try:
         yield opened
@@ -35,9 +49,16 @@ def connected(
 
 
 @contextlib.asynccontextmanager
-async def _client(screen: Screen, tokens_per_second: float | None) -> AsyncGenerator[Client]:
+async def _client(
+    screen: Screen, tokens_per_second: float | None, demo: bool | None
+) -> AsyncGenerator[Client]:
     """A client for whatever server the environment names, or for one of our own."""
-    if not _needs_demo_server():
+    if demo is False and _needs_demo_server():
+        raise click.UsageError(
+            "no key: set CO_API_KEY, or CO_API_URL for another server, or say --demo for answers of "
+            "the demo model on this machine"
+        )
+    if not (_needs_demo_server() if demo is None else demo):
         if tokens_per_second is not None:
             raise click.UsageError(
                 "--tokens-per-second sets the pace of the demo server, "
@@ -48,7 +69,8 @@ async def _client(screen: Screen, tokens_per_second: float | None) -> AsyncGener
         return
     from streamchat.local import LocalServer
 
-    screen.note("No CO_API_KEY: answering from the embedded demo server, not from Cohere.")
+    reason = "--demo" if demo else "No CO_API_KEY"
+    screen.note(f"{reason}: answering from the embedded demo server, not from Cohere.")
     pace = tokens_per_second or (DEMO_PACE if screen.out.is_terminal else None)
     async with (
         LocalServer(tokens_per_second=pace) as server,

@@ -9,7 +9,8 @@ from typing import Any, TextIO
 
 import click
 
-from streamchat.protocol.plain import decode_json
+from streamchat.cli.terminal import visible_name
+from streamchat.protocol.plain import decode_json, repair_surrogates
 
 __all__ = ["read_documents", "read_prompt", "read_tools", "standard_input"]
 
@@ -56,7 +57,10 @@ def read_documents(paths: Iterable[str]) -> list[dict[str, Any]]:
             documents += [item if "data" in item else {"data": item} for item in objects]
         else:
             text = _text(path, "--document")
-            documents.append({"data": {"title": Path(path).name, "text": text}})
+            title = repair_surrogates(
+                Path(path).name
+            )  # bytes of a name that are not text (PEP 383)
+            documents.append({"data": {"title": title, "text": text}})
     return documents
 
 
@@ -116,4 +120,4 @@ def _text(path: str, option: str) -> str:
 
 
 def _bad(option: str, path: str, problem: str) -> click.BadParameter:
-    return click.BadParameter(f"{path}: {problem}", param_hint=option)
+    return click.BadParameter(f"{visible_name(path)}: {problem}", param_hint=option)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from streamchat import ConfigurationError, StreamChatError
-from streamchat.cli.terminal import Channel, one_line, visible
+from streamchat.cli.terminal import Channel, one_line, visible, visible_name
 
 __all__ = ["EXIT_CODES", "Commands", "Outcome", "report"]
 
@@ -43,12 +45,14 @@ Exit codes:
 class Commands(click.Group):
     """A group whose commands may simply raise."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _shown():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except click.UsageError as error:
-            # The message may quote a file name or an argument.
-            raise click.UsageError(visible(error.format_message()), error.ctx) from None
+            with _shown():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             code = Outcome.INTERRUPTED
         except ConfigurationError as error:
@@ -66,16 +70,30 @@ class Commands(click.Group):
         raise click.exceptions.Exit(code)
 
 
+@contextmanager
+def _shown() -> Generator[None]:
+    """Make the message of a usage error harmless: it may quote a file name or an argument."""
+    try:
+        yield
+    except click.UsageError as error:
+        raise click.UsageError(visible(error.format_message()), error.ctx) from None
+
+
 def report(error: Exception) -> None:
     """Say on stderr what went wrong, in one line."""
-    reason = error.strerror if isinstance(error, OSError) else None
-    text = one_line(reason or str(error))
+    text = one_line(_reason(error) if isinstance(error, OSError) else str(error))
     channel = Channel(sys.stderr)
     try:
         channel.write("error: ", "bold red")
         channel.write(f"{text}\n")
     except OSError:
         pass  # nobody is there to be told; the exit code says it
+
+
+def _reason(error: OSError) -> str:
+    """Why, and of which file if it is known."""
+    reason = error.strerror or str(error)
+    return f"{visible_name(error.filename)}: {reason}" if error.filename is not None else reason
 
 
 def _discard_unwritten() -> None:

@@ -13,6 +13,7 @@ import attrs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from streamchat import FanOutResult
 
@@ -20,6 +21,13 @@ __all__ = ["Tally", "watched"]
 
 EVERY_SECONDS = 10.0
 """How often a line is written where there is no terminal."""
+MOST_TOKENS = 1e15
+"""Of one answer; a JSON integer may be too large for a float."""
+
+
+def counted(tokens: float | None) -> float:
+    """A server's count of tokens; 0 for none, and for what cannot be one."""
+    return tokens if tokens is not None and 0 <= tokens <= MOST_TOKENS else 0
 
 
 @attrs.define
@@ -70,12 +78,12 @@ class Tally:
             return
         self.done += 1
         counts = result.response.usage.tokens
-        self.input_tokens += counts.input_tokens or 0
-        self.output_tokens += counts.output_tokens or 0
+        self.input_tokens += counted(counts.input_tokens)
+        self.output_tokens += (taken := counted(counts.output_tokens))
         first = result.timing.first_text
         self.finished_at.append(self.seconds)
         self.first_texts.append(float("nan") if first is None else first)
-        self.tokens.append(counts.output_tokens or 0)
+        self.tokens.append(taken)
 
     def first_text(self, percent: int) -> float | None:
         """A percentile of the time to first text, seconds; ``None`` before there are two."""
@@ -98,8 +106,8 @@ class Tally:
         )
 
     def table(self, title: str) -> Table:
-        """What came of it all."""
-        table = Table(title=title, title_justify="left", show_header=False)
+        """What came of it all; the title is shown as it is, not as markup."""
+        table = Table(title=Text(title), title_justify="left", show_header=False)
         seconds = max(self.seconds, 1e-9)
         rows: list[tuple[str, str]] = [
             ("answered", f"{self.done:,}"),

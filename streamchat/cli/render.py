@@ -139,7 +139,14 @@ def statistics(response: ChatResponse, timing: Timing) -> str:
     billed = response.usage.billed_units
     facts = [f"finish reason {one_line(response.finish_reason or 'unknown')}"]
     if billed.input_tokens is not None and billed.output_tokens is not None:
-        facts.append(f"billed {billed.input_tokens:g} tokens in, {billed.output_tokens:g} out")
+        facts.append(
+            f"billed {_count(billed.input_tokens)} tokens in, {_count(billed.output_tokens)} out"
+        )
     if timing.first_text is not None:
         facts.append(f"first text after {timing.first_text:.3f} s")
     return "; ".join(facts)
+
+
+def _count(tokens: float) -> str:
+    """A number of tokens; a server's integer may be too large for a float."""
+    return f"{tokens:g}" if abs(tokens) < 1e15 else "countless"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
-import click
 
 from streamchat import ChatOptions, FanOutResult, StatusError, StreamChatError
+from streamchat.cli.sources import MAX_LINE
 from streamchat.journal import request_key
-from streamchat.protocol.plain import decode_json
+from streamchat.protocol.plain import decode_json, repair_surrogates, to_plain
 
-__all__ = ["Line", "error_row", "errors_path", "read_lines", "result_row"]
+__all__ = ["Line", "error_row", "read_lines", "result_row"]
 
 _BODY_FIELDS = frozenset({"messages", "model", *ChatOptions.__annotations__})
+_BOM = "\ufeff"
+_NO_REQUEST = request_key({"id": None, "body": None, "bad": True})
 
 
 @attrs.frozen
@@ -30,58 +31,76 @@ class Line:
     """Keywords of ``chat_stream``; ``None`` for a line that is no request."""
     problem: str = ""
     """Why it is none; empty for a blank line."""
-
-    @property
-    def key(self) -> str:
-        """What identifies it between runs."""
-        return request_key({"id": self.id, "body": self.request, "bad": self.request is None})
+    key: str = _NO_REQUEST
+    """What identifies it between runs."""
 
 
-def read_lines(path: Path, model: str) -> Iterator[Line]:
-    """The lines of a file, one at a time; ``model`` is for those that name none.
+def read_lines(lines: Iterable[bytes | None], model: str) -> Iterator[Line]:
+    """Read the lines of an input, one at a time; no line stops it.
 
-    Raises:
-        click.BadParameter: the file cannot be read.
+    Args:
+        lines: their bytes; ``None`` for one that is too long.
+        model: for those that name none.
     """
-    try:
-        with path.open("rb") as file:
-            for index, text in enumerate(file):
-                yield _line(index, text, model)
-    except OSError as error:
-        raise click.BadParameter(
-            f"{path}: {error.strerror or 'cannot be read'}", param_hint="IN.jsonl"
-        ) from None
+    for index, text in enumerate(lines):
+        if text is None:
+            yield Line(index, problem=f"longer than {MAX_LINE:,} bytes")
+        else:
+            yield _line(index, text, model)
 
 
 def _line(index: int, text: bytes, model: str) -> Line:
-    if not text.strip():
+    try:
+        words = text.decode().removeprefix(_BOM)
+    except UnicodeDecodeError as error:
+        return Line(index, problem=f"not UTF-8 at byte {error.start}")
+    if not words.strip():
         return Line(index)
     try:
-        row: Any = decode_json(text)
+        row: Any = decode_json(words)
     except ValueError as error:
         return Line(index, problem=str(error))
     if not isinstance(row, dict):
         return Line(index, problem="not a JSON object")
     fields: dict[str, Any] = dict(row)  # pyright: ignore[reportUnknownArgumentType]  # JSON
     own = fields.pop("id", None)
+    try:
+        to_plain(own, "id")
+    except ValueError as error:
+        return _bad(index, None, str(error))
     fields.pop("stream", None)  # it is streamed in any case
+    if problem := _problem(fields):
+        return _bad(index, own, problem)
+    if "prompt" in fields:
+        fields["messages"] = fields.pop("prompt")
+    fields.setdefault("model", model)
+    try:
+        key = request_key({"id": own, "body": fields, "bad": False})
+    except ValueError as error:
+        return _bad(index, own, str(error).removeprefix("$.body."))
+    return Line(index, own, fields, key=key)
+
+
+def _problem(fields: dict[str, Any]) -> str:
+    """Why an object is not a request; empty if it may be one."""
     if "prompt" in fields:
         if "messages" in fields:
-            return Line(index, own, problem="has both prompt and messages")
-        fields["messages"] = fields.pop("prompt")
-        if not isinstance(fields["messages"], str):
-            return Line(index, own, problem="prompt must be a text")
-    if "messages" not in fields:
-        return Line(index, own, problem='has neither "messages" nor "prompt"')
-    unknown = sorted(fields.keys() - _BODY_FIELDS)
-    if unknown:
-        return Line(index, own, problem=f"{unknown[0][:64]!r} is no field of Chat v2")
-    fields.setdefault("model", model)
-    return Line(index, own, fields)
+            return "has both prompt and messages"
+        if not isinstance(fields["prompt"], str):
+            return "prompt must be a text"
+    elif "messages" not in fields:
+        return "has neither prompt nor messages"
+    unknown = [name for name in fields if name not in _BODY_FIELDS and name != "prompt"]
+    return f"{unknown[0][:64]!r} is no field of Chat v2" if unknown else ""
+
+
+def _bad(index: int, own: Any, problem: str) -> Line:
+    # It may quote a key that is not text.
+    return Line(index, own, problem=repair_surrogates(problem))
 
 
 def result_row(line: Line, result: FanOutResult) -> dict[str, Any]:
-    """A row of ``OUT.jsonl`` (design.md 4)."""
+    """A row of ``OUT.jsonl``."""
     assert result.response is not None
     return {
         "index": line.index,
@@ -97,14 +116,14 @@ def error_row(line: Line, error: Exception | str, attempts: int = 0) -> dict[str
     row: dict[str, Any] = {"index": line.index, "line": line.index + 1, "id": line.id}
     if isinstance(error, str):
         return {**row, "error": "BadLine", "message": error}
-    row |= {"error": type(error).__name__, "message": str(error), "attempts": attempts}
+    message = repair_surrogates(str(error))
+    row |= {"error": type(error).__name__, "message": message, "attempts": attempts}
     if isinstance(error, StatusError):
-        row |= {"status": error.status, "request_id": error.request_id}
+        trace = error.request_id
+        row |= {"status": error.status, "request_id": trace and repair_surrogates(trace)}
     if isinstance(error, StreamChatError) and error.partial is not None:
-        row["partial"] = error.partial.to_dict()
+        try:
+            row["partial"] = to_plain(error.partial.to_dict())
+        except (TypeError, ValueError):  # more levels than JSON is written with
+            row["partial"] = {"text": repair_surrogates(error.partial.text)}
     return row
-
-
-def errors_path(out: Path) -> Path:
-    """Where errors go: ``OUT.errors.jsonl`` beside ``OUT.jsonl``."""
-    return out.with_name(f"{out.name.removesuffix('.jsonl')}.errors.jsonl")

@@ -3,41 +3,77 @@
 from __future__ import annotations
 
 import io
-import re
+import json
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import TextIO
 
-__all__ = ["Channel", "Screen", "one_line", "visible", "visible_json"]
+__all__ = ["Channel", "Screen", "one_line", "visible", "visible_json", "visible_name"]
 
 _REPLACEMENT = 0xFFFD
-_HARMFUL: Mapping[int, int] = {
-    # C0: line ends and tabs are text, everything else has a picture (U+2400...). Without ESC there
-    # is no escape sequence, however it is split over the pieces of an answer.
-    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
+_IGNORABLE = (
+    # Default_Ignorable_Code_Point of UAX #44: a terminal shows nothing, or reorders what stands around
+    # it. They hide text (tags, variation selectors, zero-width characters) and fake it (the
+    # bidirectional marks, overrides and isolates of CVE-2021-42574).
+    *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFEFF, 0xFFA0),
+    *range(0x180B, 0x1810),
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+    *range(0x2060, 0x2070),
+    *range(0xFE00, 0xFE10),
+    *range(0xFFF0, 0xFFF9),
+    *range(0x1BCA0, 0x1BCA4),
+    *range(0x1D173, 0x1D17B),
+    *range(0xE0000, 0xE1000),
+    # Line and paragraph separators, interlinear annotations.
+    *(0x2028, 0x2029, *range(0xFFF9, 0xFFFC)),
+)
+_NAME: Mapping[int, int] = {
+    # C0 has pictures (U+2400...). Without ESC there is no escape sequence, however it is split over
+    # the pieces of an answer.
+    **{code: 0x2400 + code for code in range(0x20)},
     0x7F: 0x2421,
     # C1: some terminals take U+009B for ESC [ and U+009D for ESC ], which OSC 52 begins with.
     **dict.fromkeys(range(0x80, 0xA0), _REPLACEMENT),
-    # Bidirectional overrides and isolates reorder what the reader sees (CVE-2021-42574).
-    **dict.fromkeys(range(0x202A, 0x202F), _REPLACEMENT),
-    **dict.fromkeys(range(0x2066, 0x206A), _REPLACEMENT),
+    **dict.fromkeys(_IGNORABLE, _REPLACEMENT),
     # Half an emoji cannot be encoded.
     **dict.fromkeys(range(0xD800, 0xE000), _REPLACEMENT),
 }
-_HARMFUL_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_WRITTEN = {
+    # Line ends and tabs are text; Persian and the Indic scripts are written with ZWNJ and ZWJ, emoji
+    # with ZWJ and the variation selectors 15 and 16.
+    *map(ord, "\t\n\u200c\u200d\ufe0e\ufe0f")
+}
+_TEXT: Mapping[int, int] = {code: shown for code, shown in _NAME.items() if code not in _WRITTEN}
 
 
 def visible(text: str) -> str:
-    """The text with each character that could control a terminal replaced by a visible one.
+    """The text with each character that could control a terminal, or hide on it, replaced by a visible one.
 
     Character by character, so the pieces of a text may be given one at a time.
     """
-    return text.translate(_HARMFUL)
+    return text if _is_plain(text) else text.translate(_TEXT)
+
+
+def visible_name(name: object) -> str:
+    """A path or title in one line: as :func:`visible`, and line ends, tabs and joiners too."""
+    text = str(name)
+    return text if _is_plain(text) else text.translate(_NAME)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def visible_json(line: str) -> str:
     """A JSON text with the same characters escaped instead: it decodes to the same data."""
-    return _HARMFUL_IN_JSON.sub(lambda found: f"\\u{ord(found.group()):04x}", line)
+    return line if _is_plain(line) else line.translate(_json_escapes())
+
+
+@cache
+def _json_escapes() -> Mapping[int, str]:
+    return {code: json.dumps(chr(code))[1:-1] if code != 0x7F else "\\u007f" for code in _TEXT}
 
 
 def one_line(text: str) -> str:

@@ -1,6 +1,7 @@
 """What a long batch job has done, on disk at every moment; imports no network and no shell.
 
-Two files, both JSON lines that only ever grow while the job runs. ``OUT.jsonl`` holds the results.
+Two files, both JSON lines that only ever grow while the job runs. ``OUT.jsonl`` holds the results (with
+``.gz`` or ``.zst`` behind its name: compressed, line by line).
 ``OUT.jsonl.journal`` says which request each index is, and is written before that request is sent.
 A row of ``OUT`` is the only commit: it counts if the journal knows its index. Each line is with the
 operating system when :meth:`Journal.start` or :meth:`Journal.finish` returns, so SIGKILL loses
@@ -41,10 +42,12 @@ from streamchat.journal.files import (
     roll_forward,
     scan,
     size_of,
+    source_line,
     sync_folder,
     write_whole,
 )
 from streamchat.journal.keys import Keys, checked_index, checked_key, match, request_key
+from streamchat.journal.places import followed
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import encode_json
 
@@ -91,6 +94,8 @@ class Journal:
     dropped: int
     """Rows that :meth:`resume` took out, because no request of the input wants them."""
     _every: SyncEvery
+    source: str
+    """Who answers, as given; empty if it is not noted."""
     _log: Lines
     _out: Lines
     _states: bytearray
@@ -102,7 +107,12 @@ class Journal:
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], *, fresh: bool = False, every: SyncEvery = EVERY
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        fresh: bool = False,
+        every: SyncEvery = EVERY,
+        source: str = "",
     ) -> Self:
         """Begin a job.
 
@@ -110,12 +120,13 @@ class Journal:
             path: where the results go; the journal is ``path`` + ``.journal``.
             fresh: whether to replace results that are there. Default: refuse.
             every: see :class:`SyncEvery`. Default: 64 rows or 1 second.
+            source: who answers, for example the server's URL; see :meth:`resume`. Default: not noted.
 
         Raises:
             ConfigurationError: there are results, or another process runs this job.
             OSError: a file cannot be opened or written.
         """
-        out = Path(path).resolve()
+        out = followed(path)
         refuse_results(out, fresh=fresh)
         with ExitStack() as opened:
             log = open_locked(out, opened)
@@ -124,11 +135,19 @@ class Journal:
             # In this order: keys without rows mean nothing, rows without keys are refused.
             results.cut(0)
             log.cut(0)
-            return cls(out, 0, every, log, results, bytearray())._begin(opened)
+            if source:
+                log.append(source_line(source))
+            return cls(out, 0, every, source, log, results, bytearray())._begin(opened)
 
     @classmethod
     def resume(
-        cls, path: str | os.PathLike[str], keys: Iterable[str], *, every: SyncEvery = EVERY
+        cls,
+        path: str | os.PathLike[str],
+        keys: Iterable[str],
+        *,
+        every: SyncEvery = EVERY,
+        source: str = "",
+        adopts: bool = False,
     ) -> Self:
         """Go on with a job, or begin it if there is none.
 
@@ -141,21 +160,27 @@ class Journal:
             path: where the results go; the journal is ``path`` + ``.journal``.
             keys: :func:`request_key` of each request of the input, in order; read once.
             every: see :class:`SyncEvery`. Default: 64 rows or 1 second.
+            source: who answers. Rows of another source are refused: they answer the same questions,
+                but not as this one would. Default: not compared.
+            adopts: whether rows of a journal that notes no source are taken as rows of this one.
+                Default: refuse them.
 
         Raises:
             ConfigurationError: another process runs this job; a line in the middle of a file is
-                broken; there are results and no journal, or none of them fits the input (which is
-                then probably the wrong one). Nothing was changed.
+                broken; there are results and no journal, or of another source, or none of them fits
+                the input (which is then probably the wrong one). Nothing was changed.
             ValueError: one of ``keys`` is no key. Nothing was changed.
             OSError: a file cannot be opened, read or written.
         """
-        out = Path(path).resolve()
+        out = followed(path)
         if size_of(out) and not beside(out, ".journal").exists():
             raise ConfigurationError(f"{out} has no journal beside it: {NOT_RESUMABLE}")
         with ExitStack() as opened:
             log = open_locked(out, opened)
-            known, log_end = read_keys(log.path)
-            rows, out_end = read_indexes(out)
+            known, log_end, noted = read_keys(log.path)
+            rows, out_end, is_addressable = read_indexes(out)
+            if rows and source:
+                _check_source(out, len(rows), noted, source, adopts=adopts)
             wanted = Keys()
             for index, text in enumerate(keys):
                 wanted[index] = checked_key(text)
@@ -170,18 +195,21 @@ class Journal:
                     f"none of the {dropped} rows of {out} fits this input: {NOT_RESUMABLE}"
                 )
             log.cut(log_end)
-            if places != rows:
+            moves = places != rows or not is_addressable
+            source = source or noted or ""
+            if moves:
                 write_whole(beside(out, ".new"), replaced(out, rows, places), like=out)
-            if places != rows or known.differ_from(wanted):
+            if moves or known.differ_from(wanted) or source != (noted or ""):
                 # Keys of other inputs go even if they have no row yet: should a power failure take
                 # the next key of that index and leave its row, the row would pass for theirs.
-                write_whole(beside(log.path, ".tmp"), _keys_of(states, wanted), like=log.path)
+                notes = _notes_of(source, states, wanted)
+                write_whole(beside(log.path, ".tmp"), notes, like=log.path)
                 replace(beside(log.path, ".tmp"), beside(log.path, ".new"))
                 roll_forward(out, log)
             results = Lines.open(out, opened)
-            if places == rows:
+            if not moves:
                 results.cut(out_end)
-            return cls(out, dropped, every, log, results, states)._begin(opened)
+            return cls(out, dropped, every, source, log, results, states)._begin(opened)
 
     def _begin(self, opened: ExitStack) -> Self:
         # What was cut must be gone from the disk before other bytes take its place.
@@ -332,7 +360,29 @@ class Journal:
         return self._states[index] if 0 <= index < len(self._states) else 0
 
 
-def _keys_of(states: bytearray, keys: Keys) -> Iterator[bytes]:
+def _notes_of(source: str, states: bytearray, keys: Keys) -> Iterator[bytes]:
+    if source:
+        yield source_line(source)
     for index, state in enumerate(states):
         if state == _DONE:
             yield key_line(index, keys[index])
+
+
+def _check_source(out: Path, rows: int, noted: str | None, source: str, *, adopts: bool) -> None:
+    """Refuse rows of another source.
+
+    Raises:
+        ConfigurationError: it is another one, or not known and not adopted.
+    """
+    if noted == source or (noted is None and adopts):
+        return
+    if noted is None:
+        raise ConfigurationError(
+            f"the journal of {out} does not say whose answers its {rows} rows are, as it was written "
+            f"by an earlier version: resume it explicitly (--resume) if they are of {source}, or "
+            "name another output"
+        )
+    raise ConfigurationError(
+        f"the {rows} rows of {out} are answers of {noted}, not of {source}: name another output, "
+        "or replace them on purpose (fresh)"
+    )

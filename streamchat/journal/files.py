@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +15,8 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from streamchat.journal.keys import Keys, checked_index, checked_key
+from streamchat.journal.packing import PLAIN, Packing, packing_of
+from streamchat.journal.places import checked_file, created, holds_lines, opened_for_appending
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import MAX_COPIED_DEPTH, decode_json, encode_json, is_mapping
 
@@ -28,12 +30,14 @@ __all__ = [
     "read_indexes",
     "read_keys",
     "read_row",
+    "refuse_foreign",
     "refuse_results",
     "replace",
     "replaced",
     "roll_forward",
     "scan",
     "size_of",
+    "source_line",
     "sync_folder",
     "write_whole",
 ]
@@ -51,16 +55,23 @@ class Lines:
     file: FileIO
     size: int
     torn: bool = False
+    packing: Packing = PLAIN
 
     @classmethod
     def open(cls, path: Path, opened: ExitStack) -> Self:
-        """Open it for appending; ``opened`` closes it."""
+        """Open it for appending, created for its owner alone; ``opened`` closes it.
+
+        Raises:
+            ConfigurationError: it is a symbolic link or not a regular file.
+        """
         # Unbuffered: what write() took survives the process.
-        file = opened.enter_context(path.open("ab", buffering=0))
-        return cls(path, file, os.fstat(file.fileno()).st_size)
+        file = opened.enter_context(FileIO(opened_for_appending(path), "ab"))
+        size = os.fstat(file.fileno()).st_size
+        return cls(path, file, size, packing=packing_of(path))
 
     def append(self, line: bytes) -> None:
         """Write a line, whole or not at all."""
+        line = self.packing.pack(line)
         if self.torn:
             self.cut(self.size)
         self.torn = True
@@ -94,16 +105,44 @@ def size_of(path: Path) -> int:
 
 
 def refuse_results(out: Path, *, fresh: bool) -> None:
-    """Do not replace results by accident."""
-    if size_of(out) and not fresh:
+    """Do not replace results by accident, and never what is not ours."""
+    if not size_of(out):
+        return
+    if not fresh:
         raise ConfigurationError(
             f"{out} holds results: resume that job, or replace them on purpose (fresh)"
+        )
+    refuse_foreign(out)
+
+
+def refuse_foreign(path: Path, *, like: Path | None = None, name: str = "index") -> None:
+    """Refuse to replace a file that does not hold rows or keys of a job.
+
+    Args:
+        path: what would be replaced.
+        like: a file of the same kind, whose name says how lines are stored. Default: itself.
+        name: a key that the first line has.
+
+    Raises:
+        ConfigurationError: it holds something else, or is not a regular file.
+    """
+    if not checked_file(path):
+        return
+    packing = packing_of(like or path)
+    # The first version began its journals with an index too.
+    if not any(holds_lines(path, key, packing=packing) for key in dict.fromkeys((name, "index"))):
+        raise ConfigurationError(
+            f"{path} does not hold rows of a job, so it is not replaced: remove it, or name another"
         )
 
 
 def open_locked(out: Path, opened: ExitStack) -> Lines:
     """The journal of ``out``, ours alone, with every replacement that was begun completed."""
-    log = Lines.open(beside(out, ".journal"), opened)
+    place = beside(out, ".journal")
+    refuse_foreign(beside(out, ".new"), like=out)
+    for path in (place, beside(place, ".new"), beside(place, ".tmp")):
+        refuse_foreign(path, name="source")
+    log = Lines.open(place, opened)
     _lock(log)
     log.size = os.fstat(log.file.fileno()).st_size  # now it grows no more
     roll_forward(out, log)
@@ -137,7 +176,7 @@ def roll_forward(out: Path, log: Lines) -> None:
     if new.exists():
         replace(new, out)
     log.cut(0)
-    with redo.open("rb") as file:
+    with redo.open("rb") as file:  # never compressed
         while piece := file.read(1 << 20):
             log.append(piece)
     os.fsync(log.file.fileno())
@@ -162,11 +201,12 @@ def sync_folder(path: Path) -> None:
 
 
 def write_whole(path: Path, lines: Iterable[bytes], *, like: Path) -> None:
-    """A new file with these lines, on the disk, with the permissions of ``like``; or none."""
+    """A new file with these lines, on the disk, stored and with the permissions as ``like``; or none."""
+    path.unlink(missing_ok=True)
+    pack = packing_of(like).pack
     try:
-        with path.open("wb") as file:
-            shutil.copymode(like, path)
-            file.writelines(lines)
+        with open(created(path, mode=stat.S_IMODE(like.stat().st_mode)), "wb") as file:
+            file.writelines(map(pack, lines))
             file.flush()
             os.fsync(file.fileno())
     except BaseException:  # a cancellation or an exit too; raised again
@@ -178,48 +218,62 @@ def write_whole(path: Path, lines: Iterable[bytes], *, like: Path) -> None:
 
 
 def scan(path: Path, read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
-    """What each whole line says, with the offset of its end; a torn last line is left out."""
+    """What each whole line says, with the offset of its end; a torn last line is left out.
+
+    The offset is -1 where lines cannot be found again by it; see :meth:`Packing.lines`.
+    """
     if not path.exists():
         return
-    end = torn = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if torn:
-                raise ConfigurationError(f"{path}, line {torn}: not JSON, and not the last line")
-            try:
-                value = decode_json(line, levels=MAX_COPIED_DEPTH)
-            except ValueError:
-                torn = number
-                continue
-            if not line.endswith(b"\n"):
-                break
-            try:
-                said = read(value)
-            except ValueError as error:
-                # A line that was cut off is never whole JSON: this is not ours.
-                raise ConfigurationError(f"{path}, line {number}: {error}") from None
-            end += len(line)
-            yield end, said
+    torn = 0
+    for number, (end, line) in enumerate(packing_of(path).lines(path), 1):
+        if torn:
+            raise ConfigurationError(f"{path}, line {torn}: not JSON, and not the last line")
+        try:
+            value = decode_json(line, levels=MAX_COPIED_DEPTH)
+        except ValueError:
+            torn = number
+            continue
+        if not line.endswith(b"\n"):
+            torn = number
+            continue
+        try:
+            said = read(value)
+        except ValueError as error:
+            # A line that was cut off is never whole JSON: this is not ours.
+            raise ConfigurationError(f"{path}, line {number}: {error}") from None
+        yield end, said
 
 
-def read_keys(path: Path) -> tuple[Keys, int]:
-    """The last key of each index, and where the last whole line ends."""
-    keys, end = Keys(), 0
-    for at, (index, key) in scan(path, _read_key):
-        keys[index], end = key, at
-    return keys, end
+def read_keys(path: Path) -> tuple[Keys, int, str | None]:
+    """The last key of each index, where the last whole line ends, and whose answers the rows are.
+
+    The last is None if the journal does not say it, as the first version's.
+    """
+    keys, end, source = Keys(), 0, None
+    for at, said in scan(path, _read_note):
+        if isinstance(said, str):
+            if end:
+                raise ConfigurationError(f"{path}: two journals in one")
+            source = said
+        else:
+            keys[said[0]] = said[1]
+        end = at
+    return keys, end, source
 
 
-def read_indexes(path: Path) -> tuple[array[int], int]:
-    """The index of each row, and where the last whole row ends."""
-    indexes, end = array("q"), 0
+def read_indexes(path: Path) -> tuple[array[int], int, bool]:
+    """The index of each row, where the last whole row ends, and whether rows can be found by offset."""
+    indexes, end, is_ours = array("q"), 0, True
     for at, row in scan(path, read_row):
         indexes.append(row["index"])
-        end = at
-    return indexes, end
+        end, is_ours = at, is_ours and at >= 0
+    return indexes, end, is_ours
 
 
-def _read_key(value: Any) -> tuple[int, bytes]:
+def _read_note(value: Any) -> str | tuple[int, bytes]:
+    """A line of the journal."""
+    if is_mapping(value) and isinstance(source := value.get("source"), str):
+        return source
     row = read_row(value)
     return row["index"], checked_key(row.get("key"))
 
@@ -234,26 +288,30 @@ def read_row(value: Any) -> Mapping[str, Any]:
 
 def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
     """The lines that begin there, in this order; none for -1."""
+    packing = packing_of(path)
     with path.open("rb") as file:
         for offset in offsets:
             if offset >= 0:
-                file.seek(offset)
-                yield file.readline()
+                yield packing.line_at(file, offset)
 
 
 def replaced(out: Path, rows: Sequence[int], places: Sequence[int]) -> Iterator[bytes]:
     """The rows that are kept, each with its new index."""
-    with out.open("rb") as file:
-        for index, place, line in zip(rows, places, file, strict=False):  # the file may be torn
-            if place == index:
-                yield line
-            elif place >= 0 and (head := _INDEX.match(line)):
-                yield b'{"index":%d' % place + line[head.end() :]
-            elif place >= 0:  # another program sorted the keys
-                row = decode_json(line, levels=MAX_COPIED_DEPTH)
-                yield encode_json(row | {"index": place}) + b"\n"
+    lines = packing_of(out).lines(out)
+    for index, place, (_, line) in zip(rows, places, lines, strict=False):  # the file may be torn
+        if place == index:
+            yield line
+        elif place >= 0 and (head := _INDEX.match(line)):
+            yield b'{"index":%d' % place + line[head.end() :]
+        elif place >= 0:  # another program sorted the keys
+            yield encode_json(decode_json(line, levels=MAX_COPIED_DEPTH) | {"index": place}) + b"\n"
 
 
 def key_line(index: int, key: bytes) -> bytes:
     """A line of the journal."""
     return b'{"index":%d,"key":"%s"}\n' % (index, key.hex().encode())
+
+
+def source_line(source: str) -> bytes:
+    """The first line of a journal."""
+    return encode_json({"source": source}) + b"\n"

@@ -16,6 +16,7 @@ The tree::
       StructureError (ValueError)           the answer does not fit the type that was asked for
       ToolError
         ToolArgumentsError | ToolLoopLimitError
+      StopReachedError                      a fan-out reached one of its limits
       ConcurrencyError (RuntimeError)       two consumers of one stream
 
 Rules that hold for the whole family:
@@ -55,6 +56,7 @@ __all__ = [
     "RequestCancelledError",
     "ServerError",
     "StatusError",
+    "StopReachedError",
     "StreamChatError",
     "StreamTimeoutError",
     "StructureError",
@@ -337,6 +339,35 @@ class StructureError(StreamChatError, ValueError):
         """The answer's text, as the model wrote it."""
         self.path = path
         """Where: a JSON path, ``$`` for the whole."""
+
+
+class StopReachedError(StreamChatError):
+    """A fan-out was stopped by its ``Stop``: no further request was taken, and those that ran have ended.
+
+    Every result was handed out before. If a request's error stopped it, that is the ``__cause__``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        results: int,
+        failures: int,
+        tokens: float,
+        seconds: float,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """Which limit was reached: ``seconds``, ``tokens``, ``failures`` or ``errors``."""
+        self.results = results
+        """How many requests were sent and have ended, with an answer or with an error."""
+        self.failures = failures
+        """How many of them have no answer."""
+        self.tokens = tokens
+        """What the answers took, input and output, as far as the server said."""
+        self.seconds = seconds
+        """Seconds from the first request."""
 
 
 class ToolError(StreamChatError):

@@ -47,6 +47,7 @@ def run(
     *arguments: str | Path,
     stdin: str | bytes = "",
     env: Mapping[str, str] | None = None,
+    seconds: float = 50,
 ) -> Ran:
     """Run ``streamchat`` to its end."""
     done = subprocess.run(
@@ -54,17 +55,20 @@ def run(
         input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
         env=environment(env),
-        timeout=50,
+        timeout=seconds,
         check=False,
     )
     return _checked(Ran(done.returncode, done.stdout.decode(), done.stderr.decode()))
 
 
 async def run_async(
-    *arguments: str | Path, stdin: str = "", env: Mapping[str, str] | None = None
+    *arguments: str | Path,
+    stdin: str | bytes = "",
+    env: Mapping[str, str] | None = None,
+    seconds: float = 50,
 ) -> Ran:
     """The same beside a server of the test's own loop."""
-    return await asyncio.to_thread(run, *arguments, stdin=stdin, env=env)
+    return await asyncio.to_thread(run, *arguments, stdin=stdin, env=env, seconds=seconds)
 
 
 def _checked(ran: Ran) -> Ran:

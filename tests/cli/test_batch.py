@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import os
 import random
 import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from streamchat import MessageStart
+from streamchat.journal.packing import packing_of
 from streamchat.local import LocalServer
 from tests.cli.command import COMMAND, Ran, environment, on_terminal, run, run_async
 from tests.fanout import FIGURES
@@ -67,6 +71,16 @@ def failing(*prompts: str, status: int = 422) -> Reply:
             writer.write(b"content-length: %d\r\n\r\n%b" % (len(told), told))
 
     return reply
+
+
+@attrs.define
+class Changing:
+    """Replies with whatever it is set to."""
+
+    reply: Reply
+
+    async def __call__(self, writer: asyncio.StreamWriter, request: Request) -> None:
+        await self.reply(writer, request)
 
 
 async def batch(wire: Wire | LocalServer, *arguments: str | Path) -> Ran:
@@ -132,13 +146,15 @@ async def test_what_failed_is_tried_again_and_nothing_else(tmp_path: Path) -> No
     """A second run sends only what has no row; a third has nothing to do."""
     source = write(tmp_path / "in.jsonl", [{"prompt": name} for name in "abcde"])
     out = tmp_path / "out.jsonl"
-    async with serve(failing("b", "d")) as wire:
+    server = Changing(failing("b", "d"))
+    async with serve(server) as wire:
         assert (await batch(wire, source, "-o", out)).code == 1
-    assert {row["error"] for row in rows(tmp_path / "out.errors.jsonl")} == {
-        "UnprocessableEntityError"
-    }
-    first = rows(out)
-    async with serve(echo) as wire:
+        assert {row["error"] for row in rows(tmp_path / "out.errors.jsonl")} == {
+            "UnprocessableEntityError"
+        }
+        first = rows(out)
+        server.reply = echo
+        wire.requests.clear()
         assert (await batch(wire, source, "-o", out)).code == 0
         assert sorted(map(asked, wire.requests)) == ["b", "d"]
         assert (await batch(wire, source, "-o", out)).code == 0
@@ -229,7 +245,8 @@ async def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None
             reached.set()
             await stopped.wait()
 
-    async with serve(half) as wire:
+    server = Changing(half)
+    async with serve(server) as wire:
         process = await asyncio.create_subprocess_exec(
             *(*COMMAND, "batch", source, "-o", out, "--concurrency", "2"),
             env=environment(env(wire)),
@@ -240,24 +257,30 @@ async def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None
         _, err = await process.communicate()
         stopped.set()
         await asyncio.sleep(0)
-    assert (process.returncode, b"Traceback" in err) == (130, False), err
-    assert b"goes on from here" in err
-    assert len(rows(out)) >= 9
-    async with serve(echo) as wire:
+        assert (process.returncode, b"Traceback" in err) == (130, False), err
+        assert b"goes on from here" in err
+        assert len(rows(out)) >= 9
+        server.reply = echo
         assert (await batch(wire, source, "-o", out)).code == 0
     assert sorted(row["index"] for row in rows(out)) == list(range(40))
 
 
 KILLS, ITEMS = 20, 500
+GZIP_KILLS = int(os.environ.get("STREAMCHAT_GZIP_KILLS", "6"))
 
 
 @pytest.mark.timeout(240)
-async def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("suffix", "kills"), [("", KILLS), (".gz", GZIP_KILLS)])
+async def test_kills_lose_nothing_and_repeat_nothing(
+    tmp_path: Path, suffix: str, kills: int
+) -> None:
     """SIGKILL after a random number of answers, again and again: each item once in the end, and a row
-    that was there at a kill is never asked for again."""
+    that was there at a kill is never asked for again. Compressed, the input comes through a pipe."""
     chance = random.Random(5)
     source = write(tmp_path / "in.jsonl", [{"prompt": str(number)} for number in range(ITEMS)])
-    out = tmp_path / "out.jsonl"
+    lines = gzip.compress(source.read_bytes())
+    out = tmp_path / f"out.jsonl{suffix}"
+    given = ("-" if suffix else str(source), "-o", str(out), "--concurrency", "8")
     limit, served = 0, 0
     enough = asyncio.Event()
 
@@ -268,16 +291,27 @@ async def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> N
             enough.set()
         writer.write(answering(request, f"{asked(request)} at {served}"))
 
+    def found() -> dict[int, str]:
+        """The whole rows."""
+        if not out.exists():
+            return {}
+        whole = [line for _, line in packing_of(out).lines(out) if line.endswith(b"\n")]
+        return {row["index"]: row["response"]["id"] for row in map(json.loads, whole)}
+
     kept: dict[int, str] = {}
     async with serve(reply) as wire:
-        for _ in range(KILLS):
+        for _ in range(kills):
             enough.clear()
             limit = served + chance.randrange(1, 40)
             process = await asyncio.create_subprocess_exec(
-                *(*COMMAND, "batch", source, "-o", out, "--concurrency", "8"),
+                *(*COMMAND, "batch", *given),
                 env=environment(env(wire)),
+                stdin=asyncio.subprocess.PIPE if suffix else None,
                 stderr=asyncio.subprocess.DEVNULL,
             )
+            if process.stdin is not None:
+                process.stdin.write(lines)
+                process.stdin.close()
             ended = asyncio.ensure_future(process.wait())
             cut = asyncio.ensure_future(enough.wait())
             await asyncio.wait([ended, cut], return_when=asyncio.FIRST_COMPLETED)
@@ -285,18 +319,22 @@ async def test_twenty_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> N
             if not ended.done():
                 process.kill()
             await ended
-            whole = out.read_bytes().rpartition(b"\n")[0].splitlines() if out.exists() else []
-            now = {row["index"]: row["response"]["id"] for row in map(json.loads, whole)}
+            now = found()
             assert kept.items() <= now.items()
             kept = now
         before = served
-        assert (await batch(wire, source, "-o", out)).code == 0
+        ran = await run_async("batch", *given, stdin=lines if suffix else b"", env=env(wire))
+        assert ran.code == 0, ran.err
         assert served - before == ITEMS - len(kept)
-    final = rows(out)
+    whole = gzip.decompress(out.read_bytes()) if suffix else out.read_bytes()
+    final = [json.loads(line) for line in whole.splitlines()]
     assert sorted(row["index"] for row in final) == list(range(ITEMS))
     assert kept.items() <= {row["index"]: row["response"]["id"] for row in final}.items()
     FIGURES.append(
-        ("batch under SIGKILL", f"{KILLS} kills, {ITEMS} items: each once, {served} answers served")
+        (
+            f"batch{suffix} under SIGKILL",
+            f"{kills} kills, {ITEMS} items: each once, {served} answers served",
+        )
     )
 
 

@@ -1,10 +1,13 @@
 """What may reach a terminal: the pure functions."""
 
 import json
+import sys
+import unicodedata
+from pathlib import Path
 
 import pytest
 
-from streamchat.cli.terminal import one_line, visible, visible_json
+from streamchat.cli.terminal import one_line, visible, visible_json, visible_name
 
 
 @pytest.mark.parametrize(
@@ -21,7 +24,13 @@ from streamchat.cli.terminal import one_line, visible, visible_json
         pytest.param("\x00\x0b\x0c", "\u2400\u240b\u240c", id="NUL, VT, FF"),
         pytest.param("\u202eabc\u202c", "\ufffdabc\ufffd", id="bidirectional override"),
         pytest.param("\u2066abc\u2069", "\ufffdabc\ufffd", id="bidirectional isolate"),
-        pytest.param("\u200fabc", "\u200fabc", id="a mark is no override"),
+        pytest.param("\u200fa\u200eb\u061c", "\ufffda\ufffdb\ufffd", id="bidirectional mark"),
+        pytest.param("a\u200b\u2060\ufeff\xadb", "a\ufffd\ufffd\ufffd\ufffdb", id="zero width"),
+        pytest.param("\u115f\u1160\u3164\uffa0", "\ufffd" * 4, id="Hangul fillers"),
+        pytest.param("a\U000e0041\U000e0100\ufe00", "a\ufffd\ufffd\ufffd", id="tags, variations"),
+        pytest.param("a\u2028b\u2029c", "a\ufffdb\ufffdc", id="separators"),
+        pytest.param("\u06a9\u200c\u06cc", "\u06a9\u200c\u06cc", id="Persian is written so"),
+        pytest.param("\u2764\ufe0f\u200d\U0001f525", "\u2764\ufe0f\u200d\U0001f525", id="emoji"),
         pytest.param("half \ud83d", "half \ufffd", id="half an emoji"),
     ],
 )  # fmt: skip
@@ -30,11 +39,33 @@ def test_what_could_control_a_terminal_is_shown_instead(text: str, shown: str) -
     assert visible(text) == shown
 
 
-def test_no_control_character_is_forgotten() -> None:
-    """C0 but for line end and tab, DEL, C1, and the nine bidirectional controls."""
-    changed = {code for code in range(0xD800) if visible(chr(code)) != chr(code)}
-    controls = {*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A}
-    assert changed == controls | {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+def test_no_invisible_character_is_forgotten() -> None:
+    """What Unicode calls a control or format character is replaced, but for those that scripts need."""
+    left = {
+        code
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        and visible(chr(code)) == chr(code)
+    }
+    seen = {"ARABIC", "SYRIAC", "KAITHI", "EGYPTIAN"}  # number and layout signs that have a picture
+    assert {code for code in left if unicodedata.name(chr(code), "").split()[0:1] == []} == {9, 10}
+    named = {unicodedata.name(chr(code)) for code in left - {9, 10}}
+    assert {name for name in named if name.split()[0] not in seen} == {
+        "ZERO WIDTH NON-JOINER",
+        "ZERO WIDTH JOINER",
+    }
+
+
+def test_printable_ascii_is_not_changed() -> None:
+    text = "".join(map(chr, range(0x20, 0x7F)))
+    assert visible(text) == visible_name(text) == text
+
+
+def test_a_name_stays_in_one_line() -> None:
+    """A file name may hold line ends, tabs and joiners; none of them is shown as it is."""
+    assert (
+        visible_name(Path("a\nb\tc\u200dd\ufe0f\x1b[2J")) == "a\u240ab\u2409c\ufffdd\ufffd\u241b[2J"
+    )
 
 
 def test_pieces_are_as_harmless_as_the_whole() -> None:
@@ -45,7 +76,7 @@ def test_pieces_are_as_harmless_as_the_whole() -> None:
 
 def test_json_keeps_its_meaning() -> None:
     """On a terminal JSON escapes what it may hold as it is, and decodes to the same."""
-    data = {"text": "\x7f \x9b31m \u202e"}
+    data = {"text": "\x7f \x9b31m \u202e \u200b \U000e0041 \u2028 \u2764\ufe0f"}
     line = visible_json(json.dumps(data, ensure_ascii=False))
     assert visible(line) == line
     assert json.loads(line) == data

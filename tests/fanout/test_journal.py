@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from streamchat.journal import FIELDS, Journal, SyncEvery, request_key
 from streamchat.journal import keys as keys_of_journal
+from streamchat.journal.packing import packing_of
 from streamchat.protocol.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -910,3 +911,143 @@ def test_equal_requests_are_matched_in_linear_time(out: Path) -> None:
         wanted[total + index] = b"a" * 16
     places = keys_of_journal.match(range(total), known, wanted)
     assert list(places) == list(range(total, 2 * total))
+
+
+# Whose answers, and compressed files
+
+
+def test_rows_of_another_source_are_refused(out: Path) -> None:
+    """Nothing is changed; with the same source, or none given, the job goes on."""
+    with Journal.create(out, source="one") as job:
+        work(job, "ab")
+    before = out.read_bytes(), log_of(out).read_bytes()
+    with pytest.raises(ConfigurationError, match="answers of one, not of two"):
+        Journal.resume(out, keys("abc"), source="two")
+    with pytest.raises(ConfigurationError, match="answers of one, not of two"):
+        Journal.resume(out, keys("abc"), source="two", adopts=True)
+    assert (out.read_bytes(), log_of(out).read_bytes()) == before
+    for source in ("one", ""):
+        with Journal.resume(out, keys("abc"), source=source) as job:
+            assert (job.done, job.source) == (2, "one")
+
+
+def test_a_source_survives_a_moved_input_and_a_new_one_needs_no_rows(out: Path) -> None:
+    with Journal.create(out, source="one") as job:
+        work(job, "ab")
+    with Journal.resume(out, keys("xab"), source="one") as job:
+        assert job.source == "one"
+    assert json.loads(log_of(out).read_bytes().splitlines()[0]) == {"source": "one"}
+    out.write_bytes(b"")
+    with Journal.resume(out, keys("xab"), source="two") as job:
+        assert job.source == "two"
+    with Journal.resume(out, keys("xab"), source="one") as job:
+        work(job, "xab")
+    with pytest.raises(ConfigurationError, match="answers of one"):
+        Journal.resume(out, keys("xab"), source="two")
+
+
+def test_a_journal_without_a_source_is_adopted_on_purpose_only(out: Path) -> None:
+    """The first version wrote none."""
+    begun(out, "ab")
+    with pytest.raises(ConfigurationError, match="does not say whose answers"):
+        Journal.resume(out, keys("abc"), source="one")
+    with Journal.resume(out, keys("abc"), source="one", adopts=True) as job:
+        assert work(job, "abc") == ["c"]
+    with Journal.resume(out, keys("abc"), source="one") as job:
+        assert job.done == 3
+
+
+@pytest.fixture(params=["gz", "zst"])
+def packed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """An output that is compressed."""
+    if request.param == "zst":
+        pytest.importorskip("zstandard")
+    return tmp_path / f"out.jsonl.{request.param}"
+
+
+def unpacked(out: Path) -> list[tuple[int, str]]:
+    return [
+        (r["index"], r["response"]["q"])
+        for r in (json.loads(line) for _, line in packing_of(out).lines(out))
+    ]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_resume_compressed(packed: Path, case: Case) -> None:
+    """As plain files are."""
+    if case.before:
+        begun(packed, case.before, only=case.finished)
+    before = packed.read_bytes() if packed.exists() else b""
+    with Journal.resume(packed, keys(case.after)) as job:
+        assert packed.read_bytes().startswith(before) or not case.left_alone
+        assert job.dropped == case.dropped
+        assert work(job, case.after) == list(case.todo)
+        job.sort()
+        assert [found["index"] for found in job.rows()] == list(range(len(case.after)))
+    assert unpacked(packed) == list(enumerate(case.after))
+    assert only_the_files(packed)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_compressed_row_cut_anywhere_is_done_again(packed: Path, zeros: bool) -> None:
+    """Or followed by the zeros of a power failure; the rows before it stay."""
+    begun(packed, "ab")
+    first = next(iter(packing_of(packed).lines(packed)))[0]
+    whole = packed.read_bytes()
+    for size in range(len(whole)):
+        packed.write_bytes(whole[:size] + bytes(40 if zeros else 0) * (size in (0, first)))
+        with Journal.resume(packed, keys("ab")) as job:
+            assert job.done == (size >= first)
+            assert work(job, "ab") == (["b"] if size >= first else ["a", "b"])
+        assert sorted(unpacked(packed)) == list(enumerate("ab"))
+
+
+def test_rows_in_one_member_are_resumed(packed: Path) -> None:
+    """Another program compressed the file anew: it is written line by line again."""
+    begun(packed, "abc")
+    packing = packing_of(packed)
+    lines = [line for _, line in packing.lines(packed)]
+    packed.write_bytes(packing.pack(b"".join(lines[:2])) + packing.pack(lines[2]))
+    assert [end >= 0 for end, _ in packing.lines(packed)] == [False, False, True]
+    with Journal.resume(packed, keys("abcd")) as job:
+        assert work(job, "abcd") == ["d"]
+        job.sort()
+    assert unpacked(packed) == list(enumerate("abcd"))
+    assert all(end >= 0 for end, _ in packing.lines(packed))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_broken_member_is_refused_and_left(packed: Path, place: int) -> None:
+    """Nothing behind it could be found again, so nothing is cut off."""
+    begun(packed, "abc")
+    starts = [0, *(end for end, _ in packing_of(packed).lines(packed))]
+    broken = bytearray(packed.read_bytes())
+    broken[starts[place]] ^= 0xFF
+    packed.write_bytes(broken)
+    with pytest.raises(ConfigurationError):
+        Journal.resume(packed, keys("abc"))
+    assert packed.read_bytes() == broken
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"index":0}\n', b"PK\3\4 a zip file", b"\x1f\x8b but no gzip"]
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_file_that_is_not_compressed_so_is_not_replaced(
+    packed: Path, content: bytes, fresh: bool
+) -> None:
+    packed.write_bytes(content)
+    log_of(packed).write_bytes(b"")
+    with pytest.raises(ConfigurationError):
+        if fresh:
+            Journal.create(packed, fresh=True)
+        else:
+            Journal.resume(packed, keys("a"))
+    assert packed.read_bytes() == content
+
+
+def test_zst_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names it."""
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ConfigurationError, match="zstandard"):
+        Journal.create(tmp_path / "out.zst")

@@ -31,6 +31,7 @@ from streamchat.protocol.errors import (
     RequestCancelledError,
     ServerError,
     StatusError,
+    StopReachedError,
     StreamChatError,
     StreamTimeoutError,
     StructureError,
@@ -70,6 +71,7 @@ TREE: dict[type, tuple[type, ...]] = {
     FrameTooLargeError: (ProtocolError,),
     UnexpectedContentTypeError: (ProtocolError,),
     GenerationError: (StreamChatError,),
+    StopReachedError: (StreamChatError,),
     StructureError: (StreamChatError, ValueError),
     ToolError: (StreamChatError,),
     ToolArgumentsError: (ToolError, ValueError),
@@ -123,6 +125,9 @@ EXAMPLES: dict[type, StreamChatError] = {
         "HTML", content_type="text/html", body=b"<p>"
     ),
     GenerationError: GenerationError(finish_reason="ERROR", error="e", error_type="T"),
+    StopReachedError: StopReachedError(
+        "stopped", reason="tokens", results=3, failures=1, tokens=20, seconds=1.5
+    ),
     StructureError: StructureError("no int", into="Order", text="{}", path="$.count"),
     ToolArgumentsError: ToolArgumentsError("no JSON", name="f", arguments="{"),
 }

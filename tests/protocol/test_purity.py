@@ -36,6 +36,7 @@ TIERS: list[set[str]] = [
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
+    {"stops"},
     {"routes", "masking"},
     {"dispatcher"},
     {"transport"},
@@ -45,7 +46,7 @@ TIERS: list[set[str]] = [
     {"source"},
     {"stream"},
     # Several streams as one: tool runs, structured answers.
-    {"middleware", "runs"},
+    {"middleware", "runs", "pacing"},
     {"tools", "structured", "fanout"},
     {"client"},
     {"streamchat"},

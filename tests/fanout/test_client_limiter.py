@@ -1,0 +1,123 @@
+"""``limiter=`` of a client and of a single call: everything that it sends waits for the same turns."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import attrs
+import pytest
+
+from streamchat import Client, Limiter, RateLimitError, Retry, tool
+from tests.fakes import Answer
+from tests.fanout.served import Served, client, others, says, virtual
+from tests.fanout.test_fanout import numbers, refused
+from tests.frames import body, plain
+
+
+@attrs.define
+class Order:
+    item: str
+
+
+@tool
+def look(city: str) -> str:
+    """Look. city: where"""
+    return city
+
+
+def limited(**limits: float) -> Limiter:
+    return Limiter(**limits, clock=asyncio.get_running_loop().time)
+
+
+def json_answer(prompt: str, number: int) -> Answer:
+    return Answer(body(plain('{"item": "pear"}')), before_headers=0.0)
+
+
+@virtual
+async def test_every_kind_of_call_shares_the_clients_limiter() -> None:
+    """Answers, tool runs, parsed answers and fan-outs: one request a minute in all."""
+    served = Served(json_answer)
+    chat = client(served, limiter=limited(rpm=1))
+    await chat.chat("a")
+    await chat.chat_stream("b")
+    async with chat.chat_stream("c") as stream:
+        async for _ in stream:
+            pass
+    await chat.parse("d in JSON", into=Order)
+    await chat.run_tools("e", tools=[look])
+    _ = [r async for r in chat.fan_out(["f"])]
+    moments = [moment for moment, _ in served.opened_at]
+    assert len(moments) == 6
+    waits = [later - earlier for earlier, later in pairwise(moments)]
+    assert all(wait >= 59.9 for wait in waits), waits
+    assert others() == set()
+
+
+@virtual
+async def test_a_limiter_of_a_call_wins() -> None:
+    served = Served(json_answer)
+    chat = client(served, limiter=limited(rpm=1))
+    free = limited(rpm=1_000_000)
+    for prompt in numbers(5):
+        await chat.chat(prompt, limiter=free)
+    await chat.parse("in JSON", into=Order, limiter=free)
+    await chat.run_tools("e", tools=[look], limiter=free)
+    _ = [r async for r in chat.fan_out(numbers(3), limiter=free)]
+    assert asyncio.get_running_loop().time() < 30
+
+
+@virtual
+async def test_a_429_of_one_pauses_the_others() -> None:
+    """For as long as the server asks."""
+
+    def script(prompt: str, number: int) -> Answer:
+        return refused(429, retry_after="7") if prompt == "a" else says(prompt)
+
+    served = Served(script)
+    chat = client(served, limiter=limited(rpm=1_000_000), retry=Retry(attempts=1))
+    with pytest.raises(RateLimitError):
+        await chat.chat("a")
+    await chat.chat("b")
+    (first, _), (second, _) = served.opened_at
+    assert second - first == pytest.approx(7, abs=0.1)
+
+
+@virtual
+async def test_tokens_are_settled_from_usage() -> None:
+    """8 tokens each, where 400 were estimated: the sixth would else wait for minutes."""
+    chat = client(Served(json_answer), limiter=limited(tpm=1000))
+    for _ in range(6):
+        await chat.chat("x", max_tokens=400)
+    assert asyncio.get_running_loop().time() < 60
+
+
+@virtual
+async def test_a_caller_that_leaves_gives_its_turn_back() -> None:
+    """The next one does not wait for it."""
+    served = Served(json_answer)
+    chat = client(served, limiter=limited(rpm=1))
+    await chat.chat("a")
+    waiting = asyncio.ensure_future(chat.chat("b"))
+    await asyncio.sleep(10)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await chat.chat("c")
+    assert [prompt for _, prompt in served.opened_at] == ["a", "c"]
+    assert served.opened_at[1][0] < 61
+
+
+@pytest.mark.parametrize("limiter", [5, "500", {"rpm": 5}])
+def test_what_is_not_a_limiter(limiter: Any) -> None:
+    with pytest.raises(TypeError, match=r"Limiter\(rpm=500\)"):
+        Client("k", limiter=limiter)
+    with pytest.raises(TypeError, match=r"Limiter\(rpm=500\)"):
+        Client("k", model="m").chat_stream("x", limiter=limiter)
+
+
+@virtual
+async def test_a_request_of_a_fan_out_has_no_limiter_of_its_own() -> None:
+    requests: list[Any] = [{"messages": "a", "limiter": limited(rpm=1)}]
+    (result,) = [r async for r in client(Served()).fan_out(requests)]
+    assert isinstance(result.error, TypeError)
