@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar, get_type_hints, is_typeddict
+from typing import Any, TypeVar
 
 import attrs
 import cattrs
-import msgspec
 from cattrs.gen import make_dict_structure_fn
 
 from streamchat.protocol.messages import (
@@ -113,44 +112,19 @@ def _converter() -> cattrs.Converter:
     return converter
 
 
-_SCALARS = ("datetime", "decimal", "uuid")
-"""Modules whose types JSON holds as text."""
-
-
-@cache
-def _answer_converter() -> cattrs.Converter:
-    from cattrs.preconf.json import make_converter
-
-    converter = make_converter()
-    # As the schema spells them; cattrs has other spellings, or none.
-    converter.register_structure_hook(bytes, msgspec.convert)
-    converter.register_structure_hook_func(
-        lambda kind: getattr(kind, "__module__", "") in _SCALARS, msgspec.convert
-    )
-
-    def typed_dict_hook(cls: Any) -> Callable[[Any, Any], Any]:
-        hints = get_type_hints(cls)  # cattrs reads NotRequired[...] as it stands in the source
-        return lambda value, _: {
-            name: converter.structure(item, hints[name]) if name in hints else item
-            for name, item in value.items()
-        }
-
-    converter.register_structure_hook_factory(is_typeddict, typed_dict_hook)
-    return converter
-
-
 def structure_answer(data: Any, cls: type[T]) -> T:
-    """``data`` as a class of the caller's; ``Malformed`` with the path where it does not fit.
+    """``data`` as a class of the caller's; ``Malformed`` with the path where it does not fit."""
+    from streamchat.protocol.kinds import Misfit
+    from streamchat.protocol.schema import answer_of
 
-    What fits is what the schema says that the model was given, so msgspec judges; then cattrs alone has
-    nothing left to bend.
-    """
-    from streamchat.protocol.schema import misfit
-
-    problem = misfit(data, cls)
-    if problem is not None:
-        raise Malformed(*problem)
-    return _structure(_answer_converter(), data, cls, "$")
+    problem: tuple[str, str]
+    try:
+        read: T = answer_of(cls).read(data)
+    except Misfit as misfit:
+        problem = misfit.reason, misfit.path
+    else:
+        return read
+    raise Malformed(*problem)
 
 
 def structure(data: Any, cls: type[T], path: str) -> T:

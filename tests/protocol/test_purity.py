@@ -22,6 +22,11 @@ TIERS: list[set[str]] = [
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain", "protocol.record"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
+    # Types as JSON Schema, and JSON as their values.
+    {"protocol.kinds"},
+    {"protocol.formats", "protocol.foreign"},
+    {"protocol.constraints", "protocol.values"},
+    {"protocol.annotations"},
     {"protocol.spans", "protocol.schema", "protocol.delta"},
     {"protocol.response", "protocol.structure", "protocol.wire"},
     {"protocol.events", "protocol.request"},
@@ -71,6 +76,7 @@ OPTIONAL = {
     "cattrs": ("streamchat.protocol.structure",),
     "jiter": ("streamchat.structured",),
     "msgspec": ("streamchat.protocol",),
+    "pydantic": ("streamchat.protocol.foreign",),
     "ray": ("streamchat.ray",),
 }
 """A package to the rooms that may know it."""
@@ -222,7 +228,15 @@ def test_importing_the_package_loads_no_optional_part() -> None:
     )
     loaded = set(done.stdout.split())
     assert "streamchat.client" in loaded
-    parts = ("click", "rich", "uvloop", "streamchat.local", "streamchat.cli", "hypothesis")
+    parts = (
+        "click",
+        "rich",
+        "uvloop",
+        "streamchat.local",
+        "streamchat.cli",
+        "hypothesis",
+        "pydantic",
+    )
     assert [
         name
         for name in loaded

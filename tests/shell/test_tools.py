@@ -338,10 +338,14 @@ async def nothing() -> str:
 ARGUMENTS: list[tuple[str, Any, Any]] = [
     # arguments, what lenient makes of them, what strict makes of them (a str: the refusal)
     ('{"a": 1}', [1, "x", None], [1, "x", None]),
-    ('{"a": "1"}', [1, "x", None], "Expected `int`, got `str` (at $.a)"),
-    ('{"a": 1, "b": null}', "Expected `str`, got `null` (at $.b)", "Expected `str`, got `null`"),
+    ('{"a": "1"}', [1, "x", None], "expected an integer, got a string (at $.a)"),
+    ('{"a": 1, "b": null}', "expected a string, got null (at $.b)", "expected a string, got null"),
     ('{"a": 1, "c": {"city": "L"}}', [1, "x", Place("L")], [1, "x", Place("L")]),
-    ('{"a": 1, "c": {"city": 2}}', "Expected `str`, got `int` (at $.c.city)", "(at $.c.city)"),
+    (
+        '{"a": 1, "c": {"city": 2}}',
+        "expected a string, got an integer (at $.c.city)",
+        "(at $.c.city)",
+    ),
     ('{"a": 1, "z": 2}', [1, "x", None], "unknown argument 'z'; there are a, b, c"),
     ('  {"a":\n 1}\n', [1, "x", None], [1, "x", None]),
     ('{"b": "y"}', "missing required field `a`", "missing required field `a`"),
@@ -353,7 +357,7 @@ ARGUMENTS: list[tuple[str, Any, Any]] = [
     ('{"a": NaN}', "not usable JSON", "not usable JSON"),
     ("[1]", "expected a JSON object, got list", "expected a JSON object, got list"),
     (f'"{CANARY}"', "expected a JSON object, got str", "expected a JSON object"),
-    (f'{{"a": "{CANARY}"}}', "Expected `int`, got `str` (at $.a)", "Expected `int`"),
+    (f'{{"a": "{CANARY}"}}', "expected an integer, got a string (at $.a)", "expected an integer"),
     ("[" * 5000, "JSON", "JSON"),
 ]
 
@@ -774,7 +778,7 @@ async def test_what_the_model_did_wrong_is_told_to_the_model(how: Any) -> None:
     ]
     sent = [m["content"] for m in bodies(transport)[1]["messages"][2:]]
     assert sent == [r.content for r in results]
-    assert sent[0].startswith("error: the arguments of tool call 'weather' are unusable: Expected")
+    assert sent[0].startswith("error: the arguments of tool call 'weather' are unusable: expected")
     assert sent[1] == "error: there is no tool 'fly'; there are weather, clock"
     assert "not JSON" in sent[2]
     assert sent[3] == "noon"

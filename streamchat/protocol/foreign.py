@@ -1,0 +1,248 @@
+"""pydantic's types by their own schema, reader and writer. Never the first to import pydantic.
+
+A class is recognised by its methods. What has none (a pydantic dataclass, ``EmailStr``, ``Annotated``
+with pydantic's validators) goes through ``TypeAdapter``: whoever made it has imported pydantic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from streamchat.protocol.kinds import EVERY_TYPE, Kind, Misfit, Schema, Write, is_usable, words_of
+from streamchat.protocol.plain import is_list, is_mapping
+
+__all__ = ["Foreign", "dumped", "is_foreign", "is_foreign_metadata"]
+
+
+def is_foreign(kind: Any) -> bool:
+    """Whether it is a class that pydantic reads."""
+    return isinstance(kind, type) and (
+        _is_model(kind)
+        or "__pydantic_validator__" in vars(kind)
+        or hasattr(kind, "__get_pydantic_core_schema__")
+    )
+
+
+def _is_model(kind: Any) -> bool:
+    return callable(getattr(kind, "model_json_schema", None)) and callable(
+        getattr(kind, "model_validate", None)
+    )
+
+
+def is_foreign_metadata(metadata: Any) -> bool:
+    """Whether something in ``Annotated`` is there for pydantic."""
+    return (
+        type(metadata).__module__.partition(".")[0] == "pydantic"
+        or hasattr(metadata, "__get_pydantic_core_schema__")
+        or hasattr(metadata, "__get_pydantic_json_schema__")
+    )
+
+
+def dumped(value: Any) -> Any:
+    """An instance of a pydantic class as plain data; :data:`NotImplemented` if it is not one."""
+    cls: Any = type(value)
+    if callable(getattr(cls, "model_dump", None)):
+        return value.model_dump(mode="json")
+    writer = (
+        vars(cls).get("__pydantic_serializer__") if "__pydantic_validator__" in vars(cls) else None
+    )
+    if writer is not None:
+        return writer.to_python(value, mode="json")
+    return NotImplemented
+
+
+class Foreign(Kind):
+    """A type that pydantic describes and reads, by its own rules (``ConfigDict(strict=True)`` is one).
+
+    Raises:
+        TypeError: pydantic has no JSON Schema for it; the message names the field.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self.label = getattr(kind, "__name__", None) or "pydantic"
+        self.name = self.label if isinstance(kind, type) else None
+        self._read: Callable[[bytes], Any]
+        if _is_model(kind):
+            # As JSON: strict models read a date from text there.
+            from_json = getattr(kind, "model_validate_json", None)
+            self._read = from_json or (lambda text: kind.model_validate(msgspec.json.decode(text)))
+            say: Callable[[], Schema] = kind.model_json_schema
+        else:
+            adapter = _adapter(kind)
+            self._read, say = adapter.validate_json, adapter.json_schema
+        self.raw = _schema_of(kind, say)
+        self._names = _property_names(self.raw)
+        said = resolved(self.raw, self.raw).get("type")
+        self.types = frozenset({said}) if said in EVERY_TYPE else EVERY_TYPE
+        if said == "number":
+            self.types = frozenset({"integer", "number"})
+
+    def schema(self, write: Write) -> Schema:
+        return self.raw
+
+    def size(self) -> int:
+        return 1 + len(str(self.raw)) // 64
+
+    def read(self, value: Any, strict: bool) -> Any:
+        try:
+            text = msgspec.json.encode(value)
+        except (UnicodeError, TypeError, ValueError):
+            text = b""
+        if not text:
+            raise Misfit("text that is not valid Unicode")
+        try:
+            read = self._read(text)
+        except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
+            problem = self._misfit(error, value)
+        else:
+            if not _names_no_number(value) or _is_finite(read):
+                return read
+            problem = Misfit("a number that is out of range")
+        raise problem
+
+    def _misfit(self, error: Exception, value: Any) -> Misfit:
+        """The first of pydantic's errors."""
+        list_errors = getattr(error, "errors", None)
+        if not callable(list_errors):
+            return Misfit(words_of(error))
+        first: Mapping[str, Any] = next(
+            iter(error.errors(include_url=False, include_input=False)), {}
+        )  # type: ignore[attr-defined]
+        context = first.get("ctx") or {}
+        own = context.get("error")
+        if isinstance(own, BaseException):
+            reason = words_of(own)
+        elif first.get("type") == "union_tag_invalid":  # pydantic's words repeat the value
+            reason = f"expected one of {context.get('expected_tags', '')}"
+        else:
+            reason = str(first.get("msg", "a value that its class refuses"))
+        return Misfit(reason, *self._place(first.get("loc", ()), value))
+
+    def _place(self, location: Sequence[str | int], value: Any) -> list[Any]:
+        """pydantic's location as a place: names of union members are left out, keys are data."""
+        place: list[Any] = []
+        for part in location:
+            known = isinstance(part, str) and part in self._names
+            if is_mapping(value) and part in value:
+                place.append(part if known else None)
+                value = value[part]
+            elif is_list(value) and isinstance(part, int) and 0 <= part < len(value):
+                place.append(part)
+                value = value[part]
+            elif is_mapping(value) and known:
+                place.append(part)
+                value = None
+        return place
+
+
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    reason: str
+    try:
+        return TypeAdapter(kind)
+    except Exception as error:  # noqa: BLE001  # pydantic's own, or that of a hook of the caller's
+        reason = _first_line(error)
+    raise TypeError(reason)
+
+
+def _schema_of(kind: Any, say: Callable[[], Schema]) -> Schema:
+    reason: str
+    try:
+        return say()
+    except Exception as error:  # noqa: BLE001  # pydantic's own, or that of a hook of the caller's
+        reason = _first_line(error)
+    raise TypeError(_unsayable_field(kind) + reason)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def _unsayable_field(kind: Any) -> str:
+    """Which field of a model has no schema, with a colon; empty if no single one can be named."""
+    fields: Any = getattr(kind, "model_fields", None)
+    if not is_mapping(fields):
+        return ""
+    for name, field in fields.items():
+        annotation: Any = getattr(field, "annotation", None)
+        try:
+            _adapter(annotation).json_schema()
+        except Exception:  # noqa: BLE001  # only which one matters
+            return f"{name}: "
+    return ""
+
+
+def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Schema:
+    """A schema without a reference at its top."""
+    found = dict(schema)
+    for _ in range(32):
+        reference = found.pop("$ref", None)
+        if not isinstance(reference, str):
+            break
+        name = reference.removeprefix("#/$defs/")
+        found = {**root.get("$defs", {}).get(name, {}), **found}
+    return found
+
+
+def _property_names(schema: Any) -> frozenset[str]:
+    names: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if is_mapping(part):
+            if is_mapping(part.get("properties")):
+                names.update(part["properties"])
+            waiting += part.values()
+        elif is_list(part):
+            waiting += part
+    return frozenset(names)
+
+
+# --- numbers that are none -----------------------------------------------------------------------
+
+_NO_NUMBER = re.compile(
+    r"\s*[+-]?(?:s?nan\d*|inf(?:inity)?|[0-9._]+e\+?[0-9_]{3,})\s*", re.IGNORECASE
+)
+
+
+def _names_no_number(value: Any) -> bool:
+    """Whether a text in plain data reads as NaN or infinity somewhere, as pydantic would take it."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            if len(part) < 64 and _NO_NUMBER.fullmatch(part):
+                return True
+        elif is_mapping(part):
+            waiting += part.values()
+        elif is_list(part):
+            waiting += part
+    return False
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers that were given are finite; defaults are the class's own business."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, float | Decimal):
+            if not is_usable(part):
+                return False
+        elif isinstance(part, str | bytes | int) or part is None or id(part) in seen:
+            continue
+        else:
+            seen.add(id(part))
+            if is_mapping(part):
+                waiting += part.values()
+            elif isinstance(part, list | tuple | set | frozenset):
+                waiting += part
+            elif hasattr(part, "__dict__"):
+                given = getattr(part, "model_fields_set", None)
+                waiting += [v for k, v in vars(part).items() if given is None or k in given]
+    return True
