@@ -1,4 +1,4 @@
-"""pydantic's types by their own schema, reader and writer. Never the first to import pydantic.
+"""pydantic's types by their own schema and reader. Never the first to import pydantic.
 
 A class is recognised by its methods. What has none (a pydantic dataclass, ``EmailStr``, ``Annotated``
 with pydantic's validators) goes through ``TypeAdapter``: whoever made it has imported pydantic.
@@ -16,7 +16,7 @@ import msgspec
 from streamchat.protocol.kinds import EVERY_TYPE, Kind, Misfit, Schema, Write, is_usable, words_of
 from streamchat.protocol.plain import is_list, is_mapping
 
-__all__ = ["Foreign", "dumped", "is_foreign", "is_foreign_metadata"]
+__all__ = ["Foreign", "is_foreign", "is_foreign_metadata", "resolved"]
 
 
 def is_foreign(kind: Any) -> bool:
@@ -41,19 +41,6 @@ def is_foreign_metadata(metadata: Any) -> bool:
         or hasattr(metadata, "__get_pydantic_core_schema__")
         or hasattr(metadata, "__get_pydantic_json_schema__")
     )
-
-
-def dumped(value: Any) -> Any:
-    """An instance of a pydantic class as plain data; :data:`NotImplemented` if it is not one."""
-    cls: Any = type(value)
-    if callable(getattr(cls, "model_dump", None)):
-        return value.model_dump(mode="json")
-    writer = (
-        vars(cls).get("__pydantic_serializer__") if "__pydantic_validator__" in vars(cls) else None
-    )
-    if writer is not None:
-        return writer.to_python(value, mode="json")
-    return NotImplemented
 
 
 class Foreign(Kind):

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import msgspec
 __all__ = [
     "as_dict",
     "decode_json",
+    "dumped",
     "encode_json",
     "is_list",
     "is_mapping",
@@ -43,8 +45,8 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
     """Return an independent plain copy of ``value``.
 
     Args:
-        value: plain data, tuples, mappings with ``str`` keys, or attrs objects (see
-            :func:`as_dict`), nested at will.
+        value: plain data, tuples, mappings with ``str`` keys, attrs objects (see
+            :func:`as_dict`) or instances of pydantic classes, nested at will.
         path: how the value is named in an error.
 
     Raises:
@@ -81,6 +83,9 @@ def to_plain(value: Any, path: str = "$", *, _depth: int = 0) -> Any:
             for position, item in enumerate(value)
         ]
     cls = _class_of(value)
+    by_pydantic = dumped(value, path)
+    if by_pydantic is not None:
+        return to_plain(by_pydantic, path, _depth=_depth + 1)
     if attrs.has(cls):
         return to_plain(as_dict(value), path, _depth=_depth)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
@@ -93,6 +98,29 @@ def _inside(path: str, part: str) -> str:
 
 def _class_of(value: Any) -> Any:
     return value.__class__
+
+
+def dumped(value: Any, path: str) -> Any:
+    """An instance of a pydantic class as pydantic writes it in JSON; ``None`` for anything else.
+
+    A class is recognised by its methods: pydantic is not imported.
+
+    Raises:
+        ValueError: its serializers refuse the value.
+    """
+    cls = _class_of(value)
+    if callable(getattr(cls, "model_dump", None)):
+        write = value.model_dump
+    elif hasattr(cls, "__pydantic_validator__") and hasattr(cls, "__pydantic_serializer__"):
+        write = functools.partial(cls.__pydantic_serializer__.to_python, value)
+    else:
+        return None
+    problem: str
+    try:
+        return write(mode="json")
+    except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
+        problem = str(error)[:200]
+    raise ValueError(f"{path} is of type {cls.__name__}, which cannot write itself: {problem}")
 
 
 def as_dict(instance: Any) -> dict[str, Any]:

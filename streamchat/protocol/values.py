@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import enum
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
 import attrs
 import msgspec
 
-from streamchat.protocol.foreign import dumped
-from streamchat.protocol.plain import MAX_DEPTH, is_list, is_mapping, to_plain
+from streamchat.protocol.plain import MAX_DEPTH, dumped, is_list, is_mapping, to_plain
 
 __all__ = ["plain_value"]
 
@@ -46,8 +46,8 @@ def plain_value(value: Any, path: str = "the value", *, _depth: int = 0) -> Any:
 
 def _object(value: Any, path: str, depth: int) -> Any:
     cls: Any = type(value)
-    by_pydantic = dumped(value)
-    if by_pydantic is not NotImplemented:
+    by_pydantic = dumped(value, path)
+    if by_pydantic is not None:
         return plain_value(by_pydantic, path, _depth=depth + 1)
     fields: list[str] | None = None
     if isinstance(value, msgspec.Struct):
@@ -66,8 +66,10 @@ def _object(value: Any, path: str, depth: int) -> Any:
         if not value.is_finite():
             raise ValueError(f"{path} is {value}, which JSON cannot say")
         return str(value)
-    if cls.__module__ in _SCALARS or isinstance(value, bytes | bytearray | memoryview):
-        return msgspec.to_builtins(value)
+    is_scalar = any(base.__module__ in _SCALARS for base in cls.__mro__)
+    if is_scalar or isinstance(value, bytes | bytearray | memoryview):
+        with suppress(TypeError):
+            return msgspec.to_builtins(value)
     if hasattr(cls, "__fspath__"):
         return to_plain(value.__fspath__(), path)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
