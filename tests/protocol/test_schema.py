@@ -690,7 +690,7 @@ class Angry:
         raise LookupError(self.code)
 
 
-class Grumpy(str, enum.Enum):
+class Grumpy(enum.Enum):
     A = "a"
 
     @classmethod
