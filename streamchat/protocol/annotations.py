@@ -21,7 +21,7 @@ import attrs
 import msgspec
 
 from streamchat.protocol import formats
-from streamchat.protocol.constraints import noted
+from streamchat.protocol.constraints import notes_of
 from streamchat.protocol.foreign import Foreign, is_foreign, resolved
 from streamchat.protocol.kinds import (
     Alias,
@@ -82,18 +82,18 @@ class Reading:
         self._classes: dict[Any, Kind] = {}
         self._aliases: dict[Any, Alias] = {}
         self._where: list[str] = []
-        self._scope: list[tuple[Mapping[str, Any], type | None]] = []
-        """The names that quoted references mean, and the class that ``Self`` means."""
+        self._scopes: list[_Scope] = []
 
-    def refuse(self, reason: str) -> NoReturn:
+    def refuse(self, reason: str, where: str = "") -> NoReturn:
         """Refuse a type.
 
         Raises:
             TypeError: always; it names the field.
         """
-        where = f"{self._where[-1]}: " if self._where else ""
+        place = where or (self._where[-1] if self._where else "")
         raise TypeError(
-            f"{self._what} has a type that JSON Schema cannot describe: {where}{reason}"
+            f"{self._what} has a type that JSON Schema cannot describe: "
+            + (f"{place}: {reason}" if place else reason)
         )
 
     def field(self, name: str, annotation: Any, scope: Mapping[str, Any]) -> Kind:
@@ -107,13 +107,16 @@ class Reading:
         Raises:
             TypeError: JSON cannot hold the type.
         """
-        self._where.append(name)
-        self._scope.append((scope, self._scope[-1][1] if self._scope else None))
+        return self._inside(name, annotation, _Scope(scope))
+
+    def _inside(self, where: str, annotation: Any, scope: _Scope) -> Kind:
+        self._where.append(where)
+        self._scopes.append(scope)
         try:
             return self.kind(annotation)
         finally:
             self._where.pop()
-            self._scope.pop()
+            self._scopes.pop()
 
     def kind(self, annotation: Any) -> Kind:
         """The kind of a type; quoted references are looked up where the field was defined.
@@ -121,7 +124,7 @@ class Reading:
         Raises:
             TypeError: JSON cannot hold the type.
         """
-        make = _PLAIN.get(annotation) if isinstance(annotation, abc.Hashable) else None
+        make = _PLAIN.get(_key(annotation))
         if make is not None:
             return make()
         if isinstance(annotation, str | typing.ForwardRef):
@@ -140,7 +143,7 @@ class Reading:
         if type(annotation).__name__ == "InitVar":
             return self.kind(annotation.type)
         if annotation is typing.Self or getattr(annotation, "_name", None) == "Self":
-            cls = self._scope[-1][1] if self._scope else None
+            cls = self._scopes[-1].cls
             return self.refuse("Self means nothing here") if cls is None else self.kind(cls)
         if isinstance(annotation, typing.NewType):
             return self.kind(annotation.__supertype__)
@@ -155,32 +158,45 @@ class Reading:
 
     def _quoted(self, reference: str | typing.ForwardRef) -> Kind:
         text = reference if isinstance(reference, str) else reference.__forward_arg__
+        scope = self._scopes[-1]
+        names = scope.names
         module = None if isinstance(reference, str) else reference.__forward_module__
-        scope = self._scope[-1][0] if self._scope else {}
         if module is not None:
-            scope = {**_names_of(module if isinstance(module, str) else module.__name__), **scope}
-        value = self._value(text, scope)
-        return self._named(text, (text, _key(value)), lambda: value)
+            module = module if isinstance(module, str) else module.__name__
+            names = {**_names_of(module), **names}
+        # One name of one module means one thing, but for those that a class has for itself.
+        is_local = scope.cls is not None and not _inner_classes(scope.cls).keys().isdisjoint(
+            re.findall(r"\w+", text)
+        )
+        key = (text, module or names.get("__name__"), scope.cls if is_local else None)
+        return self._named(text, key, lambda: self._value(text, names))
 
-    def _value(self, text: str, scope: Mapping[str, Any]) -> Any:
+    def _value(self, text: str, names: Mapping[str, Any], where: str = "") -> Any:
         holder = types.SimpleNamespace(__annotations__={"it": text})
+        reason: str
         try:
-            return get_type_hints(holder, dict(scope), include_extras=True)["it"]
+            return get_type_hints(holder, dict(names), include_extras=True)["it"]
         except NameError as error:
-            self.refuse(f"{error.name!r} is not defined where {text[:80]!r} stands")
+            reason = f"{error.name!r} is not defined where {text[:80]!r} stands"
         except Exception as error:  # noqa: BLE001  # evaluating text may raise anything
-            self.refuse(f"{text[:80]!r} is not a type ({type(error).__name__})")
+            reason = f"{text[:80]!r} is not a type ({type(error).__name__})"
+        return self.refuse(reason, where)
 
     def _named(self, name: str, key: Any, value: Callable[[], Any]) -> Kind:
-        known = self._aliases.get(key)
-        if known is not None:
-            return known if known.target is None else known.target
-        alias = self._aliases[key] = Alias(name if name.isidentifier() else "alias")
-        target = self.kind(value())
-        if target is alias:
-            self.refuse(f"{name} is defined as nothing but itself")
-        alias.target = target
-        return target
+        """The kind of a name: an alias if it is part of its own definition, else what it means."""
+        alias = self._aliases.get(key)
+        if alias is not None:
+            alias.is_recursive |= alias.target is None
+        else:
+            alias = self._aliases[key] = Alias(name if name.isidentifier() else "Alias")
+            alias.target = self._known(self.kind(value()))
+        return alias if alias.is_recursive or alias.target is None else alias.target
+
+    def _known(self, kind: Kind) -> Kind:
+        """The kind, unless it is an alias whose own definition this is."""
+        if isinstance(kind, Alias) and kind.target is None:
+            self.refuse(f"{kind.name} is defined as nothing but itself")
+        return kind
 
     def _variable(self, variable: typing.TypeVar) -> Kind:
         if variable.__bound__ is not None:
@@ -193,20 +209,20 @@ class Reading:
 
     def _annotated(self, annotation: Any) -> Kind:
         inner, *metadata = get_args(annotation)
+        reason: str
         try:
-            kind = noted(self.kind(inner), metadata)
-        except TypeError as error:
-            if str(error).startswith(self._what):
-                raise
+            notes = notes_of(metadata)
+        except (TypeError, ValueError) as error:
             reason = str(error)
         else:
-            if kind is not None:
-                return kind
-            reason = ""
-        if reason:
-            self.refuse(f"{_name(inner)}: {reason}")
-        # It holds what pydantic alone understands.
-        return self._foreign(annotation)
+            if notes is None:
+                return self._foreign(annotation)
+            kind = self.kind(inner)
+            try:
+                return notes.of(kind)
+            except TypeError as error:
+                reason = str(error)
+        return self.refuse(f"{_name(inner)}: {reason}")
 
     def _foreign(self, kind: Any) -> Kind:
         reason: str
@@ -215,9 +231,9 @@ class Reading:
         except TypeError as error:
             reason = str(error)
         name, _, rest = reason.partition(": ")
-        return self.refuse(
-            f"{_name(kind)}.{name}: {rest}" if name.isidentifier() and rest else reason
-        )
+        if name.isidentifier() and rest:
+            return self.refuse(rest, f"{_name(kind)}.{name}")
+        return self.refuse(reason)
 
     def _literal(self, arguments: Sequence[Any]) -> Kind:
         values: list[tuple[Any, Any]] = []
@@ -235,7 +251,7 @@ class Reading:
         if len(wanted) == 1:
             return self.kind(wanted[0])
         members: list[Kind] = []
-        for kind in [self.kind(each) for each in wanted]:
+        for kind in [self._known(self.kind(each)) for each in wanted]:
             if isinstance(kind, Anything):
                 return kind
             members += kind.members if isinstance(kind, Union) else [kind]
@@ -379,17 +395,14 @@ class Reading:
         return record
 
     def _field(self, cls: Any, label: str, part: _Part, hints: Mapping[str, Any]) -> Field:
-        scope = {**_names_of(_owner(cls, part.attribute).__module__), **_inner_classes(cls)}
-        self._where.append(f"{label}.{part.attribute}")
-        self._scope.append((scope, cls))
-        try:
-            annotation = hints.get(part.attribute, part.annotation)
-            if annotation is None and part.attribute not in hints:
-                self.refuse("it has no type")
-            kind = self.kind(annotation)
-        finally:
-            self._where.pop()
-            self._scope.pop()
+        where = f"{label}.{part.attribute}"
+        names = {**_names_of(_owner(cls, part.attribute).__module__), **_inner_classes(cls)}
+        annotation = hints.get(part.attribute, part.annotation)
+        if annotation is None and part.attribute not in hints:
+            self.refuse("it has no type", where)
+        if type(part.default).__name__ == "FieldInfo":
+            self.refuse("its default is a Field(...): write Annotated[..., Field(...)]", where)
+        kind = self._inside(where, annotation, _Scope(names, cls))
         notes: Schema = {}
         if part.default is not attrs.NOTHING:
             with suppress(TypeError, ValueError):  # JSON need not be able to say it
@@ -412,16 +425,13 @@ class Reading:
         """The same, slowly, so that the field can be named whose annotation means nothing."""
         hints: dict[str, Any] = {}
         for owner in reversed(cls.__mro__):
-            scope = {**_names_of(owner.__module__), **_inner_classes(cls)}
+            names = {**_names_of(owner.__module__), **_inner_classes(cls)}
             for name, annotation in vars(owner).get("__annotations__", {}).items():
+                hints[name] = annotation
                 if isinstance(annotation, str | typing.ForwardRef):
                     text: str = getattr(annotation, "__forward_arg__", annotation)
-                    self._where.append(f"{label}.{name}")
                     if not re.match(r"(typing\.)?ClassVar\b", text):
-                        hints[name] = self._value(text, scope)
-                    self._where.pop()
-                else:
-                    hints[name] = annotation
+                        hints[name] = self._value(text, names, f"{label}.{name}")
         return hints
 
     def _typed_dict(self, annotation: Any, cls: Any, arguments: tuple[Any, ...]) -> Kind:
@@ -540,6 +550,16 @@ class Reading:
 
 
 # --- helpers -------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False)
+class _Scope:
+    """Where an annotation stands."""
+
+    names: Mapping[str, Any]
+    """What quoted references mean."""
+    cls: type | None = None
+    """What ``Self`` means."""
 
 
 @attrs.frozen

@@ -12,6 +12,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import attrs
+
 from streamchat.protocol.foreign import is_foreign_metadata
 from streamchat.protocol.formats import bounded_decimal
 from streamchat.protocol.kinds import (
@@ -29,7 +31,7 @@ from streamchat.protocol.kinds import (
 )
 from streamchat.protocol.plain import is_mapping, to_plain
 
-__all__ = ["noted"]
+__all__ = ["Notes", "notes_of"]
 
 Check = Callable[[Any], str | None]
 
@@ -50,21 +52,38 @@ _SIZES: dict[type[Kind], tuple[str, str, str]] = {
     Table: ("minProperties", "maxProperties", "properties"),
 }
 _NOTES = ("title", "description", "examples")
-_UNSAID = {"default", "default_factory", "alias", "validation_alias", "discriminator"}
-"""What ``pydantic.Field`` may hold that an annotation alone cannot do."""
-_WITHOUT_EFFECT = {
-    "serialization_alias", "exclude", "exclude_if", "repr", "init", "init_var", "kw_only", "frozen",
-    "validate_default", "deprecated", "field_title_generator", "alias_priority", "annotation",
-    *_NOTES, "json_schema_extra", "metadata",
-}  # fmt: skip
+_UNSAID = ("default", "default_factory", "alias", "validation_alias")
+"""What ``pydantic.Field`` may hold that means something in a pydantic model alone."""
 _NATIVE = ("annotated_types", "msgspec")
 
 
-def noted(kind: Kind, metadata: Sequence[Any]) -> Kind | None:
-    """The kind with what ``Annotated`` says of it; ``None`` if pydantic alone understands it.
+@attrs.frozen
+class Notes:
+    """What ``Annotated`` says of a type."""
+
+    notes: Schema
+    """Words of JSON Schema that bind nothing: ``description``, ``examples``."""
+    constraints: list[tuple[str, Any]]
+
+    def of(self, kind: Kind) -> Kind:
+        """The kind with these notes and constraints.
+
+        Raises:
+            TypeError: a constraint that JSON Schema cannot say of this kind; the message names it.
+        """
+        for name, value in self.constraints:
+            limited = _limited(kind, name, value)
+            if limited is None:
+                raise TypeError(f"{name}={value!r} cannot be said of it in JSON Schema")
+            kind = limited
+        return Noted(kind, self.notes) if self.notes else kind
+
+
+def notes_of(metadata: Sequence[Any]) -> Notes | None:
+    """Read what stands in ``Annotated``; ``None`` if pydantic alone understands it.
 
     Raises:
-        TypeError: a constraint that JSON Schema cannot say of this kind; the message names it.
+        TypeError: something that JSON Schema cannot say; the message names it.
     """
     notes: Schema = {}
     constraints: list[tuple[str, Any]] = []
@@ -76,18 +95,13 @@ def noted(kind: Kind, metadata: Sequence[Any]) -> Kind | None:
         if said is None:
             return None
         for name, value in said.items():
-            if name in _NOTES:
-                notes[name] = list(value) if name == "examples" else value
-            elif name == "extra":
+            if name == "extra":
                 notes |= value
+            elif name in _NOTES:
+                notes[name] = value
             else:
                 constraints.append((name, value))
-    for name, value in constraints:
-        limited = _limited(kind, name, value)
-        if limited is None:
-            raise TypeError(f"{name}={value!r} cannot be said of it in JSON Schema")
-        kind = limited
-    return Noted(kind, to_plain(notes, "what Annotated says")) if notes else kind
+    return Notes(to_plain(notes, "what Annotated says"), constraints)
 
 
 def _flat(metadata: Iterable[Any]) -> Iterable[Any]:
@@ -112,9 +126,12 @@ def _said(metadata: Any) -> dict[str, Any] | None:
     if library == "pydantic" and hasattr(metadata, "default_factory"):
         return _said_by_field(metadata)
     if library == "pydantic":
-        own = dict(getattr(metadata, "__dict__", {}))
-        own.pop("allow_inf_nan", None)  # numbers are finite anyway
-        return {"pattern": own["pattern"]} if set(own) == {"pattern"} else {} if not own else None
+        names = getattr(metadata, "__dict__", None) or getattr(type(metadata), "__slots__", ())
+        own = {name: getattr(metadata, name) for name in names}
+        given = {name: value for name, value in own.items() if value is not None}
+        if not given or not given.keys() <= {"pattern", "allow_inf_nan"}:
+            return None
+        return {name: value for name, value in given.items() if name == "pattern"}
     if library not in _NATIVE:
         documentation = getattr(metadata, "documentation", None)  # typing_extensions.Doc
         if isinstance(documentation, str):
@@ -138,20 +155,20 @@ def _said(metadata: Any) -> dict[str, Any] | None:
 
 
 def _said_by_field(field: Any) -> dict[str, Any] | None:
+    """The notes of a ``pydantic.Field``; its constraints have come from its ``metadata``."""
     given = {
         name: getattr(field, name)
-        for name in ("title", "description", "examples", "json_schema_extra", *_UNSAID)
+        for name in (*_NOTES, *_UNSAID, "json_schema_extra", "discriminator")
         if getattr(field, name, None) is not None
-        and type(getattr(field, name)).__name__ != "PydanticUndefinedType"
     }
-    for name in _UNSAID & given.keys():
-        raise TypeError(f"Field({name}=...) means something in a pydantic model alone")
-    extra = given.pop("json_schema_extra", None)
-    if extra is not None:
-        if not is_mapping(extra):
-            return None
-        given["extra"] = extra
-    return given
+    for name in _UNSAID:
+        if name in given and type(given[name]).__name__ != "PydanticUndefinedType":
+            raise TypeError(f"Field({name}=...) means something in a pydantic model alone")
+    extra = given.get("json_schema_extra", {})
+    if not is_mapping(extra) or not isinstance(given.get("discriminator", ""), str):
+        return None
+    # The members of a union are told apart by their literals, whatever the discriminator is called.
+    return {"extra": extra, **{name: given[name] for name in _NOTES if name in given}}
 
 
 # --- constraints ---------------------------------------------------------------------------------

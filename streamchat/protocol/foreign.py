@@ -141,10 +141,28 @@ def _adapter(kind: Any) -> Any:
 def _schema_of(kind: Any, say: Callable[[], Schema]) -> Schema:
     reason: str
     try:
-        return say()
+        said = say()
     except Exception as error:  # noqa: BLE001  # pydantic's own, or that of a hook of the caller's
         reason = _first_line(error)
+    else:
+        if not _needs_a_class(getattr(kind, "__pydantic_core_schema__", None)):
+            return said
+        reason = "JSON has no classes"
     raise TypeError(_unsayable_field(kind) + reason)
+
+
+def _needs_a_class(core: Any) -> bool:
+    """Whether a core schema holds ``type[...]``, which has a JSON Schema but fits no JSON."""
+    waiting = [core]
+    while waiting:
+        part = waiting.pop()
+        if is_mapping(part):
+            if part.get("type") == "is-subclass":
+                return True
+            waiting += part.values()
+        elif is_list(part):
+            waiting += part
+    return False
 
 
 def _first_line(error: Exception) -> str:
@@ -159,8 +177,11 @@ def _unsayable_field(kind: Any) -> str:
     for name, field in fields.items():
         annotation: Any = getattr(field, "annotation", None)
         try:
-            _adapter(annotation).json_schema()
+            adapter = _adapter(annotation)
+            adapter.json_schema()
         except Exception:  # noqa: BLE001  # only which one matters
+            return f"{name}: "
+        if _needs_a_class(adapter.core_schema):
             return f"{name}: "
     return ""
 

@@ -611,10 +611,10 @@ class Alias(Kind):
     def __init__(self, name: str) -> None:
         self.name = name
         self.target: Kind | None = None
+        self.is_recursive = False
 
     def _known(self) -> Kind:
-        if self.target is None:
-            raise TypeError(f"{self.name} is defined as nothing but itself")
+        assert self.target is not None, "looked into before it is known"
         return self.target
 
     @property
