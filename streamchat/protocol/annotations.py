@@ -275,7 +275,7 @@ class Reading:
     def _by_type(self, members: Sequence[Kind], annotation: Any) -> Kind:
         claims: dict[str, Kind] = {}
         for member in members:
-            for json_type in member.types:
+            for json_type in sorted(member.types):
                 other = claims.get(json_type)
                 if other is not None:
                     pair = _wider(other, member)
@@ -288,7 +288,7 @@ class Reading:
                     member_of_type = member
                 claims[json_type] = member_of_type
         for member in members:
-            for json_type in member.spare:
+            for json_type in sorted(member.spare):
                 claims.setdefault(json_type, member)
         return Union(members, claims)
 
@@ -342,35 +342,31 @@ class Reading:
         return {}
 
     def _class(self, annotation: Any, cls: Any, arguments: tuple[Any, ...]) -> Kind:
-        if issubclass(cls, enum.Enum):
+        if _is(cls, enum.Enum):
             return self._enum(cls)
         if is_typeddict(cls):
             return self._typed_dict(annotation, cls, arguments)
-        if issubclass(cls, msgspec.Struct):
+        if _is(cls, msgspec.Struct):
             return self._struct(annotation, cls, arguments)
-        if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        if _is(cls, tuple) and hasattr(cls, "_fields"):
             return self._named_tuple(annotation, cls, arguments)
-        if is_foreign(cls) and not attrs.has(cls):
-            return self._foreign(annotation)
-        if attrs.has(cls):
+        if hasattr(cls, "__attrs_attrs__"):
             return self._attrs(annotation, cls, arguments)
-        if "__dataclass_fields__" in dir(cls):
+        if is_foreign(cls):
+            return self._foreign(annotation)
+        if hasattr(cls, "__dataclass_fields__"):
             return self._dataclass(annotation, cls, arguments)
         return self.refuse(f"{_name(annotation)} is not a type that JSON can hold")
 
     def _enum(self, cls: type[enum.Enum]) -> Kind:
-        values = [(member.value, member) for member in cls]
-        said = {type(value) for value, _ in values}
-        if said not in ({str}, {int}):
-            texts = all(isinstance(value, str) for value, _ in values)
-            whole = all(
-                isinstance(value, int) and not isinstance(value, bool) for value, _ in values
-            )
-            if not values or not (texts or whole):
-                self.refuse(f"{_name(cls)} must have members that are all str or all int")
-            base: Any = str if texts else int
-            values = [(base.__new__(base, value), member) for value, member in values]
-        return Choice(values, more=cls, doc=_docstring(cls))
+        members = list(cls)
+        values: list[Any] = [member.value for member in members]
+        texts = all(isinstance(value, str) for value in values)
+        whole = all(isinstance(value, int) and value is not bool(value) for value in values)
+        if not values or not (texts or whole):
+            self.refuse(f"{_name(cls)} must have members that are all str or all int")
+        said = [str.__str__(value) if texts else int.__int__(value) for value in values]
+        return Choice(list(zip(said, members, strict=True)), more=cls, doc=_docstring(cls))
 
     def _record(
         self,
@@ -426,10 +422,10 @@ class Reading:
         hints: dict[str, Any] = {}
         for owner in reversed(cls.__mro__):
             names = {**_names_of(owner.__module__), **_inner_classes(cls)}
-            for name, annotation in vars(owner).get("__annotations__", {}).items():
+            for name, annotation in _own(owner, "__annotations__", {}).items():
                 hints[name] = annotation
                 if isinstance(annotation, str | typing.ForwardRef):
-                    text: str = getattr(annotation, "__forward_arg__", annotation)
+                    text = annotation if isinstance(annotation, str) else annotation.__forward_arg__
                     if not re.match(r"(typing\.)?ClassVar\b", text):
                         hints[name] = self._value(text, names, f"{label}.{name}")
         return hints
@@ -607,14 +603,26 @@ def _names_of(module: str) -> dict[str, Any]:
 
 def _inner_classes(cls: Any) -> dict[str, Any]:
     """What a quoted reference may name beside the module's names: the class itself, those inside."""
-    inner = {name: value for name, value in vars(cls).items() if isinstance(value, type)}
-    return {**inner, cls.__name__: cls}
+    own: Mapping[str, Any] = cls.__dict__
+    return {
+        **{name: value for name, value in own.items() if isinstance(value, type)},
+        cls.__name__: cls,
+    }
+
+
+def _is(cls: Any, base: type) -> bool:
+    return issubclass(cls, base)
+
+
+def _own(cls: Any, name: str, otherwise: Any) -> Any:
+    """An attribute that is the class's own and not inherited."""
+    return cls.__dict__.get(name, otherwise)
 
 
 def _owner(cls: Any, name: str) -> Any:
     """The class whose annotation of the name is in force."""
     for owner in cls.__mro__:
-        if name in vars(owner).get("__annotations__", {}):
+        if name in _own(owner, "__annotations__", {}):
             return owner
     return cls
 
@@ -627,7 +635,7 @@ def _variables(cls: Any, arguments: tuple[Any, ...]) -> dict[Any, dict[Any, Any]
         parameters = getattr(owner, "__parameters__", ())
         own = dict(zip(parameters, given, strict=False))
         found.setdefault(owner, own)
-        for base in vars(owner).get("__orig_bases__", owner.__bases__):
+        for base in _own(owner, "__orig_bases__", owner.__bases__):
             origin = get_origin(base)
             if origin is not None and isinstance(origin, type) and origin is not typing.Generic:
                 walk(origin, tuple(_replaced(each, own) for each in get_args(base)))
@@ -662,15 +670,18 @@ def _is_required(hint: Any, otherwise: bool) -> bool:
 
 def _docstring(cls: Any) -> str:
     """The class's own docstring, but not one that dataclasses and named tuples make."""
-    doc = vars(cls).get("__doc__")
+    doc = _own(cls, "__doc__", None)
     if not isinstance(doc, str) or doc.startswith(f"{cls.__name__}(") or doc == "An enumeration.":
         return ""
     return inspect.cleandoc(doc)
 
 
+_EMPTY: tuple[Callable[[], Any], ...] = (list, dict, set, tuple, frozenset)
+
+
 def _shown(factory: Any) -> Any:
     """The default that a factory stands for, where calling it cannot matter."""
-    return factory() if factory in (list, dict, set, tuple, frozenset) else attrs.NOTHING
+    return next((each() for each in _EMPTY if each is factory), attrs.NOTHING)
 
 
 def _blamed(cls: Any, values: Mapping[str, Any]) -> str | None:
@@ -679,7 +690,7 @@ def _blamed(cls: Any, values: Mapping[str, Any]) -> str | None:
     ``__init__`` does not say, so what it does is done again, field by field.
     """
     instance = cls.__new__(cls)
-    fields = [field for field in attrs.fields(cls) if field.init]
+    fields: list[attrs.Attribute[Any]] = [field for field in attrs.fields(cls) if field.init]
     for field in fields:
         name = field.alias or field.name
         if name not in values:

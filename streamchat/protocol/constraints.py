@@ -29,7 +29,7 @@ from streamchat.protocol.kinds import (
     Text,
     Union,
 )
-from streamchat.protocol.plain import is_mapping, to_plain
+from streamchat.protocol.plain import is_list, is_mapping, to_plain
 
 __all__ = ["Notes", "notes_of"]
 
@@ -107,8 +107,9 @@ def notes_of(metadata: Sequence[Any]) -> Notes | None:
 def _flat(metadata: Iterable[Any]) -> Iterable[Any]:
     """The parts of ``Interval``, ``Len``, ``StringConstraints`` and ``Field``."""
     for each in metadata:
-        if isinstance(getattr(each, "metadata", None), list) and hasattr(each, "default_factory"):
-            yield from _flat(each.metadata)
+        inner: Any = getattr(each, "metadata", None)
+        if hasattr(each, "default_factory") and is_list(inner):
+            yield from _flat(inner)
             yield each
         elif getattr(each, "__is_annotated_types_grouped_metadata__", False):
             yield from _flat(each)
@@ -126,7 +127,7 @@ def _said(metadata: Any) -> dict[str, Any] | None:
     if library == "pydantic" and hasattr(metadata, "default_factory"):
         return _said_by_field(metadata)
     if library == "pydantic":
-        names = getattr(metadata, "__dict__", None) or getattr(type(metadata), "__slots__", ())
+        names: Any = getattr(metadata, "__dict__", None) or getattr(metadata, "__slots__", ())
         own = {name: getattr(metadata, name) for name in names}
         given = {name: value for name, value in own.items() if value is not None}
         if not given or not given.keys() <= {"pattern", "allow_inf_nan"}:
@@ -197,7 +198,9 @@ def _limited(kind: Kind, name: str, value: Any) -> Kind | None:
         word, holds, words = _BOUNDS[name]
         said = float(value) if isinstance(value, Decimal) else value
         return Noted(
-            kind, {word: said}, [lambda read: None if holds(read, value) else f"not {words} {said}"]
+            kind,
+            {word: said},
+            [lambda read: None if holds(read, value) else f"expected {words} {said}"],
         )
     if name in ("min_length", "max_length"):
         return _sized(kind, bare, name, value)
@@ -207,12 +210,12 @@ def _limited(kind: Kind, name: str, value: Any) -> Kind | None:
             pattern = re.compile(value)
         except re.error as error:
             raise TypeError(f"pattern={text!r} is not a regular expression: {error}") from None
-        reason = f"does not match the pattern {text}"
+        reason = f"expected text that matches {text}"
         return Noted(
             kind, {"pattern": text}, [lambda read: None if pattern.search(read) else reason]
         )
     if name == "tz" and isinstance(bare, Formatted) and bare.has_zone:
-        reason = "must have a time zone" if value else "must not have a time zone"
+        reason = f"expected a time with{'' if value else 'out'} a time zone"
         return Noted(
             kind, {}, [lambda read: None if (read.tzinfo is not None) == value else reason]
         )
@@ -227,7 +230,7 @@ def _sized(kind: Kind, bare: Kind, name: str, value: int) -> Kind | None:
 
     def check(read: Any) -> str | None:
         holds = len(read) >= value if is_minimum else len(read) <= value
-        return None if holds else f"must have {limit} {value} {unit}, not {len(read)}"
+        return None if holds else f"expected {limit} {value} {unit}, got {len(read)}"
 
     if isinstance(bare, Formatted) and bare.is_bytes:
         unit = "bytes"

@@ -13,7 +13,16 @@ from typing import Any
 
 import msgspec
 
-from streamchat.protocol.kinds import EVERY_TYPE, Kind, Misfit, Schema, Write, is_usable, words_of
+from streamchat.protocol.kinds import (
+    EVERY_TYPE,
+    Kind,
+    Misfit,
+    Schema,
+    Write,
+    cut,
+    is_usable,
+    words_of,
+)
 from streamchat.protocol.plain import is_list, is_mapping
 
 __all__ = ["Foreign", "is_foreign", "is_foreign_metadata", "resolved"]
@@ -23,7 +32,7 @@ def is_foreign(kind: Any) -> bool:
     """Whether it is a class that pydantic reads."""
     return isinstance(kind, type) and (
         _is_model(kind)
-        or "__pydantic_validator__" in vars(kind)
+        or "__pydantic_validator__" in kind.__dict__
         or hasattr(kind, "__get_pydantic_core_schema__")
     )
 
@@ -53,16 +62,16 @@ class Foreign(Kind):
     def __init__(self, kind: Any) -> None:
         self.label = getattr(kind, "__name__", None) or "pydantic"
         self.name = self.label if isinstance(kind, type) else None
+        by: Any = kind if _is_model(kind) else _adapter(kind)
         self._read: Callable[[bytes], Any]
-        if _is_model(kind):
+        if by is kind:
             # As JSON: strict models read a date from text there.
-            from_json = getattr(kind, "model_validate_json", None)
-            self._read = from_json or (lambda text: kind.model_validate(msgspec.json.decode(text)))
-            say: Callable[[], Schema] = kind.model_json_schema
+            from_json: Any = getattr(by, "model_validate_json", None)
+            self._read = from_json or (lambda text: by.model_validate(msgspec.json.decode(text)))
+            self.raw = _schema_of(kind, by.model_json_schema)
         else:
-            adapter = _adapter(kind)
-            self._read, say = adapter.validate_json, adapter.json_schema
-        self.raw = _schema_of(kind, say)
+            self._read = by.validate_json
+            self.raw = _schema_of(kind, by.json_schema)
         self._names = _property_names(self.raw)
         said = resolved(self.raw, self.raw).get("type")
         self.types = frozenset({said}) if said in EVERY_TYPE else EVERY_TYPE
@@ -94,23 +103,24 @@ class Foreign(Kind):
 
     def _misfit(self, error: Exception, value: Any) -> Misfit:
         """The first of pydantic's errors."""
-        list_errors = getattr(error, "errors", None)
-        if not callable(list_errors):
+        if type(error).__name__ != "ValidationError" or not hasattr(error, "errors"):
             return Misfit(words_of(error))
-        first: Mapping[str, Any] = next(
-            iter(error.errors(include_url=False, include_input=False)), {}
-        )  # type: ignore[attr-defined]
-        context = first.get("ctx") or {}
+        by_pydantic: Any = error
+        problems: list[Mapping[str, Any]] = by_pydantic.errors(
+            include_url=False, include_input=False
+        )
+        first = problems[0]
+        context: Mapping[str, Any] = first.get("ctx", {})
         own = context.get("error")
         if isinstance(own, BaseException):
             reason = words_of(own)
         elif first.get("type") == "union_tag_invalid":  # pydantic's words repeat the value
             reason = f"expected one of {context.get('expected_tags', '')}"
         else:
-            reason = str(first.get("msg", "a value that its class refuses"))
+            reason = cut(str(first.get("msg", "a value that its class refuses")))
         return Misfit(reason, *self._place(first.get("loc", ()), value))
 
-    def _place(self, location: Sequence[str | int], value: Any) -> list[Any]:
+    def _place(self, location: Sequence[Any], value: Any) -> list[Any]:
         """pydantic's location as a place: names of union members are left out, keys are data."""
         place: list[Any] = []
         for part in location:
@@ -251,6 +261,7 @@ def _is_finite(value: Any) -> bool:
             elif isinstance(part, list | tuple | set | frozenset):
                 waiting += part
             elif hasattr(part, "__dict__"):
-                given = getattr(part, "model_fields_set", None)
-                waiting += [v for k, v in vars(part).items() if given is None or k in given]
+                given: Any = getattr(part, "model_fields_set", None)
+                own: Mapping[str, Any] = part.__dict__
+                waiting += [own[name] for name in own if given is None or name in given]
     return True

@@ -127,14 +127,22 @@ def _text(name: str, **more: str) -> Schema:
 
 _Parse = Callable[[Any, str, bool], Any]
 _FORMATS: dict[str, tuple[Schema, _Parse, str]] = {
-    "datetime.datetime": (_text("date-time"), _moment, "a date and time like 2024-01-02T03:04:05Z"),
-    "datetime.date": (_text("date"), _date, "a date like 2024-01-02"),
-    "datetime.time": (_text("time"), _time, "a time like 03:04:05Z"),
-    "datetime.timedelta": (_text("duration"), _duration, "a duration like P3DT12H30M5S"),
-    "uuid.UUID": (_text("uuid"), _uuid, "a UUID like 12345678-1234-5678-1234-567812345678"),
-    "decimal.Decimal": (_text("decimal"), _decimal, "a decimal number like 1.50"),
-    "builtins.bytes": (_text("byte", contentEncoding="base64"), _bytes, "bytes in base64"),
-    "builtins.bytearray": (_text("byte", contentEncoding="base64"), _bytes, "bytes in base64"),
+    "datetime.datetime": (_text("date-time"), _moment, "a date and time (RFC 3339)"),
+    "datetime.date": (_text("date"), _date, "a date (RFC 3339)"),
+    "datetime.time": (_text("time"), _time, "a time (RFC 3339)"),
+    "datetime.timedelta": (_text("duration"), _duration, "a duration (ISO 8601)"),
+    "uuid.UUID": (_text("uuid"), _uuid, "a UUID (RFC 9562)"),
+    "decimal.Decimal": (_text("decimal"), _decimal, "a decimal number"),
+    "builtins.bytes": (
+        _text("byte", contentEncoding="base64"),
+        _bytes,
+        "a string in base64 (RFC 4648)",
+    ),
+    "builtins.bytearray": (
+        _text("byte", contentEncoding="base64"),
+        _bytes,
+        "a string in base64 (RFC 4648)",
+    ),
 }
 _PATHS = {"PurePath", "PurePosixPath", "PureWindowsPath", "Path", "PosixPath", "WindowsPath"}
 

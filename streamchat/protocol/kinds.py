@@ -86,10 +86,13 @@ def words_of(error: BaseException) -> str:
         )
     except Exception:  # noqa: BLE001  # __str__ is the caller's code
         said = ""
-    said = " ".join(repair_surrogates(said).split())
-    if not said:
-        return f"a value that its class refuses ({type(error).__name__})"
-    return said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + "…"
+    return cut(said) or f"a value that its class refuses ({type(error).__name__})"
+
+
+def cut(words: str) -> str:
+    """Words on one line, 500 characters of them."""
+    words = " ".join(repair_surrogates(words[: MAX_WORDS * 4]).split())
+    return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
 
 
 def read_value(kind: Kind, value: Any, *, strict: bool) -> Any:
@@ -134,7 +137,7 @@ _JSON_TYPES: Mapping[type, str] = {
     tuple: "array",
     dict: "object",
 }
-_NAMES: Mapping[str, str] = {
+_EXPECTED: Mapping[str, str] = {
     "null": "null",
     "boolean": "a boolean",
     "integer": "an integer",
@@ -143,21 +146,23 @@ _NAMES: Mapping[str, str] = {
     "array": "an array",
     "object": "an object",
 }
-EVERY_TYPE = frozenset(_NAMES)
+_FOUND: Mapping[str, str] = {**_EXPECTED, "integer": "a number"}
+EVERY_TYPE = frozenset(_EXPECTED)
 
 
 def json_type(value: Any) -> str:
     """The JSON type of plain data; an ``int`` is ``integer``, a ``float`` is ``number``."""
-    cls: Any = type(value)
-    found = _JSON_TYPES.get(cls)
+    found = _JSON_TYPES.get(value.__class__)
     if found is None:
         found = "object" if is_mapping(value) else "array" if is_list(value) else "unknown"
     return found
 
 
 def _expected(what: str, value: Any) -> Misfit:
-    found = json_type(value)
-    return Misfit(f"expected {what}, got {_NAMES.get(found, _type_name(value))}")
+    found = _FOUND.get(json_type(value), _type_name(value))
+    if what.startswith("an integer") and type(value) is float and not value.is_integer():
+        found = "a number with a fraction"
+    return Misfit(f"expected {what}, got {found}")
 
 
 MAX_EXPONENT = 6144
@@ -344,13 +349,13 @@ class Formatted(Kind):
         is_number = self._numbers is not None and type(value) in (int, float)
         if not is_number and type(value) is not str:
             raise _expected(self._what, value)
-        reason = f"not {self._what}"
+        reason = f"expected {self._what}, got another string"
         try:
             return self._numbers(value) if is_number else self._parse(value, strict)  # type: ignore[misc]
         except Misfit:
             raise
         except OverflowError:
-            reason = f"out of range for {self._what}"
+            reason = f"{self._what} that is out of range"
         except Exception:  # noqa: BLE001, S110  # whatever a parser raises, the text is not one
             pass
         raise Misfit(reason)
@@ -394,7 +399,7 @@ class Choice(Kind):
                 pass
         names = [repr(said) for said, _ in self.values[:20]]
         more = ", ..." if len(self.values) > 20 else ""
-        raise Misfit(f"expected {'one of ' if len(names) > 1 else ''}{', '.join(names)}{more}")
+        raise Misfit(f"expected one of {', '.join(names)}{more}")
 
 
 class Array(Kind):
@@ -438,7 +443,7 @@ class Array(Kind):
             return self._make(items)
         except TypeError:
             pass
-        raise Misfit("an item that cannot be in a set")
+        raise Misfit("an item that a set cannot hold")
 
 
 class Row(Kind):
@@ -466,7 +471,7 @@ class Row(Kind):
         if not is_list(value):
             raise _expected("an array", value)
         if len(value) != len(self._items):
-            raise Misfit(f"expected an array of {len(self._items)} items, got {len(value)}")
+            raise Misfit(f"expected {len(self._items)} items, got {len(value)}")
         items: list[Any] = []
         try:
             for each, item in zip(self._items, value, strict=True):
@@ -502,15 +507,23 @@ class Table(Kind):
         if not is_mapping(value):
             raise _expected("an object", value)
         table: dict[Any, Any] = {}
-        try:
-            for name, item in value.items():
-                # A key is text even where it stands for a number.
-                key = name if self._key is None else self._key.read(name, False)
+        for name, item in value.items():
+            # A key is text even where it stands for a number.
+            key = name if self._key is None else self._read_key(self._key, name)
+            try:
                 table[key] = item if self._value is None else self._value.read(item, strict)
-        except Misfit as misfit:
-            misfit.inside(None)
-            raise
+            except Misfit as misfit:
+                misfit.inside(None)
+                raise
         return table
+
+    @staticmethod
+    def _read_key(kind: Kind, name: str) -> Any:
+        try:
+            return kind.read(name, False)
+        except Misfit as misfit:
+            reason = misfit.reason
+        raise Misfit(f"a key: {reason}")
 
 
 @attrs.frozen
@@ -582,9 +595,9 @@ class Record(Kind):
                     misfit.inside(field.name)
                     raise
             elif field.is_required:
-                raise Misfit(f"missing required field `{field.name}`")
+                raise Misfit(f"misses {field.name!r}")
         if self._is_closed and len(value) > len(values):
-            raise Misfit(f"an unknown field; there are {self.names}")
+            raise Misfit(f"has a field that its class does not know; there are {self.names}")
         if self.tag is not None:
             del values[self.tag.argument]
         try:
@@ -647,7 +660,7 @@ class Noted(Kind):
         self.types = inner.types
         self.spare = inner.spare
         if not checks:
-            self.read = inner.read  # type: ignore[method-assign]  # one frame less per level
+            vars(self)["read"] = inner.read  # one frame less per level
 
     def parts(self) -> Iterable[Kind]:
         return (self.inner,)
@@ -703,7 +716,7 @@ class Tagged(Kind):
         if not is_mapping(value):
             raise _expected("an object", value)
         if self._tag not in value:
-            raise Misfit(f"missing required field `{self._tag}`")
+            raise Misfit(f"misses {self._tag!r}")
         said = value[self._tag]
         kind = self._known.get(literal_key(said)) if isinstance(said, Hashable) else None
         if kind is None:
@@ -755,7 +768,7 @@ class Union(Kind):
                         return kind.read(value, strict)
                     except Misfit:
                         continue
-        names = [_NAMES[each] for each in _NAMES if each in self._by_type]
-        if "an integer" in names and "a number" in names:
+        names = list(dict.fromkeys(_EXPECTED[name] for name in self._by_type))
+        if "a number" in names and "an integer" in names:
             names.remove("an integer")
         raise _expected(" or ".join(names), value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 import msgspec
@@ -36,7 +37,7 @@ def plain_value(value: Any, path: str = "the value", *, _depth: int = 0) -> Any:
             _key(key, path): plain_value(item, _inside(path, f".{key}"), _depth=_depth + 1)
             for key, item in value.items()
         }
-    if is_list(value) or isinstance(value, set | frozenset):
+    if is_list(value) or _is_set(value):
         return [
             plain_value(item, _inside(path, f"[{position}]"), _depth=_depth + 1)
             for position, item in enumerate(value)
@@ -45,7 +46,7 @@ def plain_value(value: Any, path: str = "the value", *, _depth: int = 0) -> Any:
 
 
 def _object(value: Any, path: str, depth: int) -> Any:
-    cls: Any = type(value)
+    cls = _class_of(value)
     by_pydantic = dumped(value, path)
     if by_pydantic is not None:
         return plain_value(by_pydantic, path, _depth=depth + 1)
@@ -70,8 +71,9 @@ def _object(value: Any, path: str, depth: int) -> Any:
     if is_scalar or isinstance(value, bytes | bytearray | memoryview):
         with suppress(TypeError):
             return msgspec.to_builtins(value)
-    if hasattr(cls, "__fspath__"):
-        return to_plain(value.__fspath__(), path)
+    write_path: Any = getattr(_any(value), "__fspath__", None)
+    if callable(write_path):
+        return to_plain(write_path(), path)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
 
 
@@ -85,6 +87,18 @@ def _struct(value: msgspec.Struct, path: str, depth: int) -> Any:
         if item is not msgspec.UNSET:
             plain[said] = plain_value(item, _inside(path, f".{name}"), _depth=depth + 1)
     return plain
+
+
+def _is_set(value: object) -> TypeGuard[AbstractSet[Any]]:
+    return isinstance(value, set | frozenset)
+
+
+def _any(value: Any) -> Any:
+    return value
+
+
+def _class_of(value: Any) -> Any:
+    return value.__class__
 
 
 def _key(key: Any, path: str) -> str:

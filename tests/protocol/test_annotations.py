@@ -150,7 +150,9 @@ def test_an_alias_may_hold_itself() -> None:
     """A union that names itself is one definition."""
     data = {"a": [1, {"b": None}], "c": "d"}
     assert read(JsonValue, data) == data
-    assert refusal(JsonValue, {"a": [1.5]}).startswith("expected null or an integer or a string")
+    assert refusal(JsonValue, {"a": [1.5]}).startswith(
+        "expected an object or an array or a string or an integer or null"
+    )
     schema = parameters(JsonValue).schema
     jsonschema.validate({"x": data}, schema)
     assert len(schema["$defs"]) == 1
@@ -370,12 +372,12 @@ WORDS: list[tuple[Any, Any, str]] = [
     (Converted, {"name": "a", "whole": -1}, "whole is negative: -1 (at $.x.whole)"),
     (Posted, {"a": 1, "scale": 0}, "scale must not be 0 (at $.x)"),
     (Renamed, {"kind": "r", "longName": 13}, "unlucky (at $.x)"),
-    (Renamed, {"kind": "s", "longName": 1}, "expected 'r' (at $.x.kind)"),
-    (Renamed, {"longName": 1}, "missing required field `kind` (at $.x)"),
+    (Renamed, {"kind": "s", "longName": 1}, "expected one of 'r' (at $.x.kind)"),
+    (Renamed, {"longName": 1}, "misses 'kind' (at $.x)"),
     (
         Renamed,
         {"kind": "r", "longName": 1, "z": 2},
-        "an unknown field; there are kind, longName, otherName (at $.x)",
+        "has a field that its class does not know; there are kind, longName, otherName (at $.x)",
     ),
     (Point, [1, "2024-05-06", 3], "expected an object, got an array (at $.x)"),
     (Point, ["a"], "expected an integer, got a string (at $.x.x)"),
@@ -598,7 +600,7 @@ def test_a_tag_is_required_even_where_it_has_a_default() -> None:
     schemas = said(kind)["anyOf"]
     assert [schema["required"] for schema in schemas] == [["kind", "lives"], ["kind"]]
     assert said(Dog)["required"] == []
-    assert refusal(kind, {"lives": 9}) == "missing required field `kind` (at $.x)"
+    assert refusal(kind, {"lives": 9}) == "misses 'kind' (at $.x)"
     assert refusal(kind, {"kind": CANARY}) == "expected one of 'cat', 'dog' (at $.x.kind)"
     assert refusal(kind, {"kind": [CANARY]}) == "expected one of 'cat', 'dog' (at $.x.kind)"
     assert refusal(kind, {"kind": "cat", "lives": "a"}).endswith("(at $.x.lives)")
@@ -758,14 +760,7 @@ def test_other_texts_are_refused(kind: Any, data: Any, strict: bool) -> None:
     """In both modes, without the text in the message."""
     words = refusal(kind, data, strict=strict)
     assert words.endswith("(at $.x)")
-    starts = (
-        "not a",
-        "not bytes",
-        "expected ",
-        "out of range",
-        "a duration in",
-        "a number that is out",
-    )
+    starts = ("expected ", "a duration", "a number that is out of range")
     assert words.startswith(starts)
 
 
@@ -870,7 +865,9 @@ def test_constraints_are_said_and_hold(
 def test_multiples_are_those_of_the_decimal_that_was_written() -> None:
     """0.3 is a multiple of 0.1, whatever their binary fractions are; ``Decimal`` takes numbers too."""
     assert read(Annotated[float, at.MultipleOf(0.1)], 0.3) == 0.3
-    assert refusal(Annotated[float, at.MultipleOf(0.1)], 0.35) == "not a multiple of 0.1 (at $.x)"
+    assert (
+        refusal(Annotated[float, at.MultipleOf(0.1)], 0.35) == "expected a multiple of 0.1 (at $.x)"
+    )
     assert read(Decimal | int, 1.5) == read(Decimal, 1.5) == Decimal("1.5")
 
 
