@@ -182,8 +182,8 @@ def tool(
 
     Args:
         function: async, or plain (then it runs in a thread). Each parameter needs a type that JSON can
-            say; what the docstring says of it (``city: ...``, or an ``Args:`` section), or
-            ``Annotated[str, "..."]``, describes it.
+            say, pydantic's classes included; what the docstring says of it (``city: ...``, or an
+            ``Args:`` section), or ``Annotated[str, "..."]``, describes it.
         name: instead of the function's own.
         description: instead of the docstring's.
         strict: refuse arguments that do not fit to the letter; by default ``"3"`` is read as 3, and
