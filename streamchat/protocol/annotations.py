@@ -74,6 +74,10 @@ _TRANSPARENT = {"Required", "NotRequired", "ReadOnly", "Final"}
 """Qualifiers around a type, by name: some are also in ``typing_extensions``."""
 
 
+MAX_CLASSES = 60
+"""Classes inside of each other; a generic class may hold itself with ever longer arguments."""
+
+
 class Reading:
     """The kinds of one signature or class: each class becomes one kind, however often it occurs."""
 
@@ -110,6 +114,8 @@ class Reading:
         return self._inside(name, annotation, _Scope(scope))
 
     def _inside(self, where: str, annotation: Any, scope: _Scope) -> Kind:
+        if len(self._scopes) >= MAX_CLASSES:
+            self.refuse(f"classes inside of each other, more than {MAX_CLASSES}", where)
         self._where.append(where)
         self._scopes.append(scope)
         try:
@@ -324,9 +330,13 @@ class Reading:
         key, value = arguments
         kind = self.kind(key)
         bare = kind.inner if isinstance(kind, Noted) else kind
-        if isinstance(bare, Anything):
+        if isinstance(kind, Anything | Text):
             return Table(None, self.kind(value))
-        if not bare.types <= {"string", "integer", "number"} or isinstance(bare, Union):
+        if (
+            not bare.types
+            or not bare.types <= {"string", "integer", "number"}
+            or isinstance(bare, Union)
+        ):
             self.refuse(f"a key of type {_name(key)}: keys of JSON objects are text")
         said: Schema = kind.schema(lambda part: part.schema(self._no_part))
         if isinstance(bare, Integer):

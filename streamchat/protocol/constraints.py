@@ -42,10 +42,17 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "lt": ("exclusiveMaximum", lambda value, bound: value < bound, "below"),
     "multiple_of": (
         "multipleOf",
-        lambda value, bound: Fraction(str(value)) % Fraction(str(bound)) == 0,
+        lambda value, bound: _fraction(value) % _fraction(bound) == 0,
         "a multiple of",
     ),
 }
+
+
+def _fraction(number: float | Decimal) -> Fraction:
+    """The number that was written: 0.1 is a tenth."""
+    return Fraction(repr(number) if isinstance(number, float) else number)
+
+
 _SIZES: dict[type[Kind], tuple[str, str, str]] = {
     Text: ("minLength", "maxLength", "characters"),
     Array: ("minItems", "maxItems", "items"),

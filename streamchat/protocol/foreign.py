@@ -52,6 +52,10 @@ def is_foreign_metadata(metadata: Any) -> bool:
     )
 
 
+MAX_ERRORS = 10_000
+"""Errors that are asked for: each takes 2 us, and pydantic lists all or none."""
+
+
 class Foreign(Kind):
     """A type that pydantic describes and reads, by its own rules (``ConfigDict(strict=True)`` is one).
 
@@ -106,6 +110,9 @@ class Foreign(Kind):
         if type(error).__name__ != "ValidationError" or not hasattr(error, "errors"):
             return Misfit(words_of(error))
         by_pydantic: Any = error
+        count: int = by_pydantic.error_count()
+        if count > MAX_ERRORS:
+            return Misfit(f"{count} values that do not fit")
         problems: list[Mapping[str, Any]] = by_pydantic.errors(
             include_url=False, include_input=False
         )

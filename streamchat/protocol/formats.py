@@ -16,6 +16,11 @@ from streamchat.protocol.kinds import Formatted, Misfit, Schema, is_usable
 
 __all__ = ["bounded_decimal", "formatted"]
 
+MAX_LENGTH = 128
+"""Characters of a date, a duration or a UUID."""
+MAX_DIGITS = 10_000
+"""Characters of a ``Decimal``."""
+
 _DATE = r"\d{4}-\d\d-\d\d"
 _OFFSET = r"(?P<offset>[Zz]|[+-]\d\d:\d\d)?"
 _TIME = rf"(?P<minutes>\d\d:\d\d)(?P<seconds>:\d\d(?:\.\d+)?)?{_OFFSET}"
@@ -28,7 +33,6 @@ _DURATIONS = re.compile(
     rf"(?:T(?=.)(?:{_PART}H)?(?:{_PART}M)?(?:{_PART}S)?)?",
     re.ASCII,
 )
-_CALENDAR = re.compile(r"[+-]?P[\d.,]*[\dWD.,]*(?:\d+[YM])", re.ASCII)
 _UUIDS = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DECIMALS = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,9})?", re.ASCII)
 
@@ -69,7 +73,7 @@ def _time(cls: Any, text: str, strict: bool) -> Any:
 def _duration(cls: Any, text: str, strict: bool) -> Any:
     match = _DURATIONS.fullmatch(text)
     if match is None:
-        if _CALENDAR.match(text):
+        if text.lstrip("+-").startswith("P") and set("YM") & set(text.partition("T")[0]):
             raise Misfit("a duration in years or months, which have no fixed length")
         raise ValueError
     sign, *parts = match.groups()
@@ -156,7 +160,10 @@ def formatted(cls: type[Any]) -> Formatted | None:
         return None
     schema, parse, what = found
     numbers = _decimal_of if cls is Decimal else None
-    return Formatted(schema, lambda text, strict: parse(cls, text, strict), what, numbers=numbers)
+    limit = None if "contentEncoding" in schema else MAX_DIGITS if numbers else MAX_LENGTH
+    return Formatted(
+        schema, lambda text, strict: parse(cls, text, strict), what, numbers=numbers, limit=limit
+    )
 
 
 def bounded_decimal() -> Formatted:
@@ -167,4 +174,5 @@ def bounded_decimal() -> Formatted:
         lambda text, strict: parse(Decimal, text, strict),
         what,
         numbers=_decimal_of,
+        limit=MAX_DIGITS,
     )

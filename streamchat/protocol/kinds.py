@@ -113,16 +113,20 @@ def read_value(kind: Kind, value: Any, *, strict: bool) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer) if _inside(inner)]
+    level: list[Any] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if outer.__class__ is dict else outer)
+            if inner.__class__ in _CONTAINERS
+        ]
         if not level:
             return
     raise Misfit(f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if is_mapping(value) else value if is_list(value) else ()
+_CONTAINERS = {dict, list, tuple}
 
 
 # --- what JSON calls things ----------------------------------------------------------------------
@@ -202,6 +206,8 @@ class Kind:
     """Those that it reads too, unless another member of the union has them."""
     name: str | None = None
     """The name of its definition; ``None`` if it is always written in place."""
+    exact: type | None = None
+    """The class whose instances it returns as they are; ``None`` if it looks at each."""
 
     def schema(self, write: Write) -> Schema:
         """Its JSON Schema; ``write`` gives the schema of a part."""
@@ -247,6 +253,7 @@ class Null(Kind):
 
 class Boolean(Kind):
     types = frozenset({"boolean"})
+    exact = bool
     _LENIENT: Mapping[Any, bool] = {
         "true": True,
         "1": True,
@@ -271,6 +278,7 @@ class Boolean(Kind):
 
 class Integer(Kind):
     types = frozenset({"integer"})
+    exact = int
 
     def schema(self, write: Write) -> Schema:
         return {"type": "integer"}
@@ -308,6 +316,7 @@ class Number(Kind):
 
 class Text(Kind):
     types = frozenset({"string"})
+    exact = str
 
     def schema(self, write: Write) -> Schema:
         return {"type": "string"}
@@ -328,11 +337,14 @@ class Formatted(Kind):
         what: str,
         *,
         numbers: Callable[[Any], Any] | None = None,
+        limit: int | None = None,
     ) -> None:
+        """``limit``: characters; longer text is refused unread."""
         self._schema = schema
         self._parse = parse
         self._what = what
         self._numbers = numbers
+        self._limit = limit
         said = schema["type"]
         self.reads_numbers = numbers is not None
         """Whether it is a ``Decimal``."""
@@ -350,6 +362,8 @@ class Formatted(Kind):
         if not is_number and type(value) is not str:
             raise _expected(self._what, value)
         reason = f"expected {self._what}, got another string"
+        if not is_number and self._limit is not None and len(value) > self._limit:
+            raise Misfit(reason)
         try:
             return self._numbers(value) if is_number else self._parse(value, strict)  # type: ignore[misc]
         except Misfit:
@@ -402,6 +416,11 @@ class Choice(Kind):
         raise Misfit(f"expected one of {', '.join(names)}{more}")
 
 
+def _are_all(values: Iterable[Any], cls: type | None) -> bool:
+    """Whether all are of exactly this class: 15 ms per million."""
+    return cls is not None and set(map(type, values)) <= {cls}
+
+
 class Array(Kind):
     """A list, a set, a tuple of any length."""
 
@@ -429,7 +448,7 @@ class Array(Kind):
         if not is_list(value):
             raise _expected("an array", value)
         items: list[Any] = []
-        if self._item is None:
+        if self._item is None or _are_all(value, self._item.exact):
             items = list(value)
         else:
             read, index = self._item.read, 0
@@ -507,6 +526,10 @@ class Table(Kind):
         if not is_mapping(value):
             raise _expected("an object", value)
         table: dict[Any, Any] = {}
+        if self._key is None and (
+            self._value is None or _are_all(value.values(), self._value.exact)
+        ):
+            return dict(value)
         for name, item in value.items():
             # A key is text even where it stands for a number.
             key = name if self._key is None else self._read_key(self._key, name)

@@ -140,6 +140,21 @@ class _Definitions:
         return {}
 
 
+def _kind_of(what: str, name: str, annotation: Any, reading: Reading, scope: Any) -> Kind:
+    """The kind of an annotation.
+
+    Raises:
+        TypeError: JSON cannot hold it.
+    """
+    try:
+        return reading.field(name, annotation, scope)
+    except RecursionError:
+        pass
+    raise TypeError(
+        f"{what} has a type that JSON Schema cannot describe: {name}: nested too deeply"
+    )
+
+
 def _schema(kind: Kind) -> Schema:
     """The whole schema of a kind, its definitions inside."""
     definitions = _Definitions(kind)
@@ -193,7 +208,7 @@ class Answer:
         """
         name = getattr(kind, "__name__", repr(kind))
         reading = Reading(what)
-        read = None if isinstance(kind, str) else reading.field(name, kind, {})
+        read = None if isinstance(kind, str) else _kind_of(what, name, kind, reading, {})
         schema = {} if read is None else _schema(read)
         if (
             read is None
@@ -303,7 +318,7 @@ class Parameters:
             if each.default is None:
                 # `units: str = None`: a model that is told of the null may send it.
                 hint = Optional[hint]  # noqa: UP045  # of any annotation
-            kind = reading.field(each.name, hint, scope)
+            kind = _kind_of(f"tool {name}", each.name, hint, reading, scope)
             notes: Schema = {}
             if each.default is not each.empty:
                 # The function's own default applies, whatever it is; JSON shows it if it can.

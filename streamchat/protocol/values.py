@@ -25,7 +25,10 @@ def plain_value(value: Any, path: str = "the value", *, _depth: int = 0) -> Any:
     Raises:
         TypeError, ValueError: JSON cannot say it; the message names the place.
     """
-    if value is None or isinstance(value, str | int | float):
+    cls = _class_of(value)
+    if value is None or cls in (int, bool) or (cls is str and value.isascii()):
+        return value
+    if isinstance(value, str | int | float):
         plain = value.value if isinstance(value, enum.Enum) else value
         return to_plain(plain, path)
     if _depth >= MAX_DEPTH:
