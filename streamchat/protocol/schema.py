@@ -291,7 +291,7 @@ class Parameters:
                 f"tool {name} has an annotation that means nothing here: {error.name!r} must be "
                 "importable where the function is defined"
             ) from None
-        except (AttributeError, SyntaxError, TypeError, ValueError) as error:
+        except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError) as error:
             raise TypeError(f"tool {name} has a signature that cannot be read: {error}") from None
         description, words = _read_docstring(inspect.getdoc(inner) or "", tuple(parameters))
         reading = Reading(f"tool {name}")

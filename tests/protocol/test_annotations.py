@@ -570,9 +570,7 @@ class Growing(Generic[T]):
 
 def test_a_type_without_end_is_refused() -> None:
     """A generic class that holds itself with longer arguments; a type of 2,000 brackets."""
-    with pytest.raises(
-        TypeError, match=r"tool f has .*: Growing\S*\.next: classes inside of each other"
-    ):
+    with pytest.raises(TypeError, match=r"tool f has .*Growing.*: classes inside of each other"):
         parameters(Growing[int])
     kind: Any = int
     for _ in range(2000):
