@@ -45,9 +45,9 @@ OnToolError = Literal["report", "raise"] | Callable[[Exception, ToolCall], str]
 """What becomes of a tool's exception: its class and words are told to the model (``"report"``), it is
 raised and ends the run (``"raise"``), or a function says what the model is told, or raises itself.
 
-With ``"report"`` the first 4,096 characters of its words leave your house: an exception that may hold
-what the model must not see needs a function. Arguments that do not fit, and names of tools that do not
-exist, are always told to the model, which made the mistake."""
+With ``"report"`` the class and the first 4,096 characters of the message are sent to the model: pass a
+function if exceptions may hold secrets. Arguments that do not fit and names of unknown tools are always
+reported to the model."""
 
 MAX_WORDS = 4096
 """Characters of an exception's words that the model is told."""

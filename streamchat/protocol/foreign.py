@@ -100,7 +100,7 @@ class Foreign(Kind):
         except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
             problem = self._misfit(error, value)
         else:
-            if not _names_no_number(value) or _is_finite(read):
+            if not _has_non_finite_text(value) or _is_finite(read):
                 return read
             problem = Misfit("a number that is out of range")
         raise problem
@@ -229,20 +229,20 @@ def _property_names(schema: Any) -> frozenset[str]:
     return frozenset(names)
 
 
-# --- numbers that are none -----------------------------------------------------------------------
+# --- non-finite numbers --------------------------------------------------------------------------
 
-_NO_NUMBER = re.compile(
+_NON_FINITE = re.compile(
     r"\s*[+-]?(?:s?nan\d*|inf(?:inity)?|[0-9._]+e\+?[0-9_]{3,})\s*", re.IGNORECASE
 )
 
 
-def _names_no_number(value: Any) -> bool:
-    """Whether a text in plain data reads as NaN or infinity somewhere, as pydantic would take it."""
+def _has_non_finite_text(value: Any) -> bool:
+    """Whether plain data contains text that pydantic would read as NaN, infinity or a huge number."""
     waiting = [value]
     while waiting:
         part = waiting.pop()
         if isinstance(part, str):
-            if len(part) < 64 and _NO_NUMBER.fullmatch(part):
+            if len(part) < 64 and _NON_FINITE.fullmatch(part):
                 return True
         elif is_mapping(part):
             waiting += part.values()
@@ -252,7 +252,7 @@ def _names_no_number(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether all numbers that were given are finite; defaults are the class's own business."""
+    """Whether all numbers that came from the data are finite; defaults are not checked."""
     waiting, seen = [value], set[int]()
     while waiting:
         part = waiting.pop()
