@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -43,6 +43,7 @@ from streamchat.protocol.kinds import (
     Text,
     Union,
     literal_key,
+    words_of,
 )
 from streamchat.protocol.values import plain_value
 
@@ -694,32 +695,43 @@ def _shown(factory: Any) -> Any:
     return next((each() for each in _EMPTY if each is factory), attrs.NOTHING)
 
 
-def _blamed(cls: Any, values: Mapping[str, Any]) -> str | None:
-    """The field whose converter or validator refuses its value; ``None`` if it is the whole.
+def _blamed(cls: Any, values: Mapping[str, Any], reason: str) -> str | None:
+    """The field whose converter or validator refuses its value for this reason.
 
-    ``__init__`` does not say, so what it does is done again, field by field.
+    ``__init__`` does not name it, so its steps are repeated field by field. None if no single field
+    is found: ``__attrs_post_init__`` or the class itself refuses the values.
     """
-    instance = cls.__new__(cls)
-    fields: list[attrs.Attribute[Any]] = [field for field in attrs.fields(cls) if field.init]
-    for field in fields:
-        name = field.alias or field.name
-        if name not in values:
-            continue
-        try:
-            value = _converted(field, values[name], instance)
-        except Exception:  # noqa: BLE001  # the caller's converter may raise anything
-            return field.name
-        try:
-            object.__setattr__(instance, field.name, value)
-        except (AttributeError, TypeError):
-            return None
-    for field in fields:
-        if field.validator is not None and (field.alias or field.name) in values:
+    try:
+        instance = object.__new__(cls)
+        for field, step in _steps(cls, instance, values):
             try:
-                field.validator(instance, field, getattr(instance, field.name))
-            except Exception:  # noqa: BLE001  # the caller's validator may raise anything
-                return field.name
+                step()
+            except Exception as error:  # noqa: BLE001  # converters and validators are the caller's
+                return field if words_of(error) == reason else None
+    except Exception:  # noqa: BLE001, S110  # an instance that cannot be filled in this way
+        pass
     return None
+
+
+def _steps(
+    cls: Any, instance: Any, values: Mapping[str, Any]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What a generated ``__init__`` does: convert and set each field, then validate each."""
+    fields: list[Any] = list(attrs.fields(cls))
+    for field in fields:
+        given = values.get(field.alias, field.default)
+        if hasattr(given, "takes_self") and given is field.default:
+            given = given.factory(instance) if given.takes_self else given.factory()
+        if given is not attrs.NOTHING:
+            yield field.name, partial(_set, instance, field, given)
+    for field in fields:
+        if field.validator is not None and hasattr(instance, field.name):
+            value = getattr(instance, field.name)
+            yield field.name, partial(field.validator, instance, field, value)
+
+
+def _set(instance: Any, field: Any, value: Any) -> None:
+    object.__setattr__(instance, field.name, _converted(field, value, instance))
 
 
 def _converted(field: Any, value: Any, instance: Any) -> Any:

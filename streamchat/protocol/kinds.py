@@ -574,7 +574,7 @@ class Record(Kind):
         make: Callable[[dict[str, Any]], Any],
         *,
         doc: str = "",
-        blame: Callable[[dict[str, Any]], str | None] | None = None,
+        blame: Callable[[dict[str, Any], str], str | None] | None = None,
         takes_array: bool = False,
         is_closed: bool = False,
     ) -> None:
@@ -627,7 +627,7 @@ class Record(Kind):
             return self._make(values)
         except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
             reason = words_of(error)
-        blamed = self._blame(values) if self._blame is not None else None
+        blamed = self._blame(values, reason) if self._blame is not None else None
         raise Misfit(reason) if blamed is None else Misfit(reason, blamed)
 
     @property

@@ -427,6 +427,39 @@ def test_converters_that_take_more_are_blamed_too() -> None:
     assert refusal(FullConverter, {"a": 13}) == "a is unlucky (at $.x.a)"
 
 
+@attrs.define
+class Related:
+    low: int = attrs.field(default=5)
+    high: int = attrs.field(default=9)
+    width: int = attrs.field(default=attrs.Factory(lambda self: self.high, takes_self=True))
+
+    @high.validator
+    def _above(self, attribute: Any, value: int) -> None:
+        if value <= self.low:
+            raise ValueError("high must be above low")
+
+    def __attrs_post_init__(self) -> None:
+        if self.width == 13:
+            raise ValueError("unlucky width")
+
+
+@attrs.define(slots=False)
+class OwnNew:
+    a: int = attrs.field(validator=refuse_negative)
+
+    def __new__(cls, **values: Any) -> OwnNew:
+        if not values:
+            raise RuntimeError("nothing to make")
+        return super().__new__(cls)
+
+
+def test_a_validator_may_look_at_other_fields() -> None:
+    """Defaults are set when it is asked again for the blame; the class as a whole has no field."""
+    assert refusal(Related, {"high": 3}) == "high must be above low (at $.x.high)"
+    assert refusal(Related, {"width": 13}) == "unlucky width (at $.x)"
+    assert refusal(OwnNew, {"a": -1}) == "a is negative: -1 (at $.x.a)"
+
+
 # --- refused at the call -------------------------------------------------------------------------
 
 
