@@ -231,6 +231,8 @@ class Kind:
 
 
 class Anything(Kind):
+    """``Any``: data as it is."""
+
     types = EVERY_TYPE
 
     def schema(self, write: Write) -> Schema:
@@ -241,6 +243,8 @@ class Anything(Kind):
 
 
 class Null(Kind):
+    """``None``."""
+
     types = frozenset({"null"})
 
     def schema(self, write: Write) -> Schema:
@@ -252,6 +256,8 @@ class Null(Kind):
 
 
 class Boolean(Kind):
+    """``bool``; leniently also 0, 1 and their texts."""
+
     types = frozenset({"boolean"})
     exact: Any = bool
     _LENIENT: Mapping[Any, bool] = {
@@ -277,6 +283,8 @@ class Boolean(Kind):
 
 
 class Integer(Kind):
+    """``int``; leniently also whole floats and digits."""
+
     types = frozenset({"integer"})
     exact: Any = int
 
@@ -295,6 +303,8 @@ class Integer(Kind):
 
 
 class Number(Kind):
+    """``float``: finite; leniently also numbers as text."""
+
     types = frozenset({"integer", "number"})
 
     def schema(self, write: Write) -> Schema:
@@ -315,6 +325,8 @@ class Number(Kind):
 
 
 class Text(Kind):
+    """``str``."""
+
     types = frozenset({"string"})
     exact: Any = str
 
@@ -655,10 +667,12 @@ class Alias(Kind):
 
     @property
     def types(self) -> frozenset[str]:  # type: ignore[override]
+        """Those of what it names."""
         return self._known().types
 
     @property
     def spare(self) -> frozenset[str]:  # type: ignore[override]
+        """Those of what it names."""
         return self._known().spare
 
     def parts(self) -> Iterable[Kind]:
