@@ -347,6 +347,7 @@ class Client(Listeners):
         *,
         tools: Sequence[FunctionTool[..., Any] | Callable[..., Any]],
         max_steps: int = 8,
+        max_calls: int = 128,
         parallel: int = 4,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "report",
@@ -369,6 +370,8 @@ class Client(Listeners):
             messages: as for :meth:`chat_stream`; with ``run.messages`` a conversation goes on.
             tools: functions, made by :func:`streamchat.tool` or to be made tools here.
             max_steps: requests at most.
+            max_calls: tool calls at most, those of all steps together: one answer may ask for
+                thousands. Beyond, none of that answer's calls is run.
             parallel: tools that run at once.
             tool_timeout: seconds for a call of a tool without a limit of its own; none by default.
             on_tool_error: ``"report"`` a tool's exception to the model, ``"raise"`` it, or a function
@@ -389,6 +392,7 @@ class Client(Listeners):
         named = as_tools(tools)
         chosen = ToolOptions(
             max_steps=max_steps,
+            max_calls=max_calls,
             parallel=parallel,
             tool_timeout=tool_timeout,
             on_tool_error=on_tool_error,
@@ -449,7 +453,8 @@ class Client(Listeners):
 
         Args:
             messages: as for :meth:`chat_stream`.
-            into: an attrs class, a dataclass or a ``TypedDict``, nested at will.
+            into: an attrs class, a dataclass, a ``TypedDict``, a ``NamedTuple``, a ``msgspec.Struct`` or a
+                pydantic class, nested at will.
             repair: if the answer does not fit, tell the model why and ask once more.
             model, handlers, data, timeout, retry, headers, limiter, **options: as for
                 :meth:`chat_stream`; ``documents`` cannot go with it.

@@ -13,7 +13,7 @@ from streamchat.protocol.messages import UserMessage
 from streamchat.protocol.plain import decode_json, is_mapping
 from streamchat.protocol.request import AnyMessage
 from streamchat.protocol.response import ChatResponse
-from streamchat.protocol.schema import object_schema
+from streamchat.protocol.schema import answer_of
 from streamchat.protocol.structure import Malformed, structure_answer
 from streamchat.runs import Run
 from streamchat.stream import ChatStream
@@ -35,7 +35,7 @@ def response_format(into: Any) -> dict[str, Any]:
     Raises:
         TypeError: no class with fields, or a field that JSON cannot hold.
     """
-    return {"type": "json_object", "json_schema": object_schema(into, "into=")}
+    return {"type": "json_object", "json_schema": answer_of(into).schema}
 
 
 _ASK = "Answer with a JSON object that fits the given schema, and with nothing else."

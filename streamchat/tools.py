@@ -46,7 +46,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Result = str | list[TextContent | DocumentContent]
 OnToolError = Literal["report", "raise"] | Callable[[Exception, ToolCall], str]
 """What becomes of a tool's exception: its class and words are told to the model (``"report"``), it is
-raised and ends the run (``"raise"``), or a function says what the model is told, or raises itself."""
+raised and ends the run (``"raise"``), or a function says what the model is told, or raises itself.
+
+With ``"report"`` the class and the first 4,096 characters of the message are sent to the model: pass a
+function if exceptions may hold secrets. Arguments that do not fit and names of unknown tools are always
+reported to the model."""
+
+MAX_WORDS = 4096
+"""Characters of an exception's words that the model is told."""
 
 
 @attrs.define(eq=False)
@@ -91,7 +98,9 @@ class FunctionTool(Tool, Generic[P, R]):
         Raises:
             ToolArgumentsError: the arguments are not JSON, or do not fit.
             TimeoutError: it took longer than its timeout.
-            Exception: whatever the function raises.
+            RuntimeError: the function raised ``StopIteration`` or ``StopAsyncIteration``, which no
+                future can carry (PEP 479).
+            Exception: whatever else the function raises.
         """
         given, reason = call.parsed, ""
         arguments: Mapping[str, Any] = {}
@@ -109,10 +118,12 @@ class FunctionTool(Tool, Generic[P, R]):
         except TimeoutError:
             if not scope.expired():
                 raise  # the function's own
+        except StopAsyncIteration as error:
+            raise _stopped(self._callee, error) from error
         raise TimeoutError(f"tool {self.name} took longer than its timeout of {seconds:g} s")
 
     async def _called(self, arguments: Mapping[str, Any]) -> Any:
-        function = cast("Callable[..., Any]", self._callee)
+        function = _without_stop_iteration(cast("Callable[..., Any]", self._callee))
         if is_async(function):
             return await function(**arguments)
         result, failure = await _in_thread(partial(function, **arguments), self.name)
@@ -161,6 +172,28 @@ async def _in_thread(call: Callable[[], Any], name: str) -> Outcome:
     return outcomes.pop()
 
 
+def _without_stop_iteration(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with ``StopIteration`` as a ``RuntimeError``, as coroutines have it (PEP 479).
+
+    A future refuses ``StopIteration``, so whoever waits for a thread that raised it waits forever.
+    """
+    if is_async(function):
+        return function
+
+    def called(**arguments: Any) -> Any:
+        try:
+            return function(**arguments)
+        except StopIteration as error:
+            raise _stopped(function, error) from error
+
+    return called
+
+
+def _stopped(function: Any, error: Exception) -> RuntimeError:
+    words = f": {error}" if str(error) else ""
+    return RuntimeError(f"{name_of(function)} raised {type(error).__name__}{words}")
+
+
 class _Decorator(Protocol):
     def __call__(self, function: Callable[P, R2], /) -> FunctionTool[P, R2]: ...
 
@@ -194,8 +227,8 @@ def tool(
 
     Args:
         function: async, or plain (then it runs in a thread). Each parameter needs a type that JSON can
-            say; what the docstring says of it (``city: ...``, or an ``Args:`` section), or
-            ``Annotated[str, "..."]``, describes it.
+            say, pydantic's classes included; what the docstring says of it (``city: ...``, or an
+            ``Args:`` section), or ``Annotated[str, "..."]``, describes it.
         name: instead of the function's own.
         description: instead of the docstring's.
         strict: refuse arguments that do not fit to the letter; by default ``"3"`` is read as 3, and
@@ -282,6 +315,8 @@ class ToolOptions:
 
     max_steps: int = 8
     """Requests at most, the last answer's included."""
+    max_calls: int = 128
+    """Tool calls at most, those of all steps together."""
     parallel: int = 4
     """Tools that run at once."""
     tool_timeout: float | None = None
@@ -290,7 +325,7 @@ class ToolOptions:
     """See :data:`OnToolError`."""
 
     def __attrs_post_init__(self) -> None:
-        for name in ("max_steps", "parallel"):
+        for name in ("max_steps", "max_calls", "parallel"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an int, not {type(value).__name__}")
@@ -323,7 +358,8 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
     registered on the run itself (``@run.on_tool_result``) until it is consumed.
 
     Raises (while it is consumed): what a stream raises; :class:`~streamchat.ToolLoopLimitError` when
-    the model wants more than ``max_steps``; with ``on_tool_error="raise"``, what a tool raised.
+    the model wants more than ``max_steps`` or ``max_calls``; :class:`~streamchat.ToolError` when a tool
+    returns what JSON cannot say; with ``on_tool_error="raise"``, what a tool raised.
     """
 
     def __init__(
@@ -358,7 +394,7 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
         return f"<ToolRun tools={list(self._tools)} messages={len(self._messages)}>"
 
     async def _events(self) -> AsyncGenerator[Event | StepEvent, None]:
-        stream, step = self._first, 1
+        stream, step, called = self._first, 1, 0
         while True:
             self._check_open()
             self._stream = stream
@@ -371,8 +407,14 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
             results: list[ToolResult] = []
             if response.finish_reason == "TOOL_CALL" and response.tool_calls:
                 if step == self._options.max_steps:
-                    raise await self._told(_limit(step, response))
-                async with aclosing(self._results(response.tool_calls)) as answers:
+                    words = f"the model still wants tools after {step} steps"
+                    raise await self._told(_limit(words, "max_steps", response))
+                called += len(response.tool_calls)
+                if called > self._options.max_calls:
+                    most = self._options.max_calls
+                    words = f"the model wants {called} tool calls in all, and {most} are allowed"
+                    raise await self._told(_limit(words, "max_calls", response))
+                async with aclosing(self._results(response)) as answers:
                     async for result in answers:
                         results.append(result)
                         self._messages.append(result.message.to_dict())
@@ -388,22 +430,22 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
                 step + 1,
             )
 
-    async def _results(self, calls: Sequence[ToolCall]) -> AsyncGenerator[ToolResult, None]:
+    async def _results(self, response: ChatResponse) -> AsyncGenerator[ToolResult, None]:
         """Run the tools, some at a time; results in the order of the calls, as soon as may be."""
         gate = asyncio.Semaphore(self._options.parallel)
 
         async def one(call: ToolCall) -> ToolResult:
             async with gate:
-                return await self._answer(call)
+                return await self._answer(call, response)
 
-        tasks = [self._task(one(call)) for call in calls]
+        tasks = [self._task(one(call)) for call in response.tool_calls]
         try:
             for task in tasks:
                 yield await self._result_of(task)
         finally:
             await self._cancel_tasks()
 
-    async def _answer(self, call: ToolCall) -> ToolResult:
+    async def _answer(self, call: ToolCall, response: ChatResponse) -> ToolResult:
         clock = asyncio.get_running_loop().time
         started = clock()
         value: Any = None
@@ -415,7 +457,6 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
                     f"there is no tool {call.name[:64]!r}; there are {', '.join(self._tools)}"
                 )
             value = await chosen.run(call, timeout=self._options.tool_timeout)
-            return ToolResult(call, _content(value), value, seconds=clock() - started)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -423,6 +464,17 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
             failure = ToolError(f"tool {call.name} was cancelled from within")
         except Exception as error:  # noqa: BLE001  # whatever a tool raises is the caller's choice
             failure = error
+        else:
+            seconds = clock() - started
+            content, problem = _content_or_problem(value)
+            if content is None:  # a mistake of the developer's, not of the model's
+                unsayable = ToolError(
+                    f"tool {call.name} returned {_article(value)}, which the model cannot be told: "
+                    f"{problem}; return what JSON can say"
+                )
+                unsayable.partial = response
+                raise await self._told(unsayable)
+            return ToolResult(call, content, value, seconds=seconds)
         try:
             told = repair_surrogates(self._tell_model(failure, call))
             return ToolResult(call, told, exception=failure, seconds=clock() - started)
@@ -435,7 +487,7 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
         if isinstance(error, ToolArgumentsError) or call.name not in self._tools:
             return f"error: {error}"
         if how == "report":
-            return f"error: {type(error).__name__}: {error}"
+            return f"error: {type(error).__name__}: {_words(error)}"
         if how == "raise":
             error.add_note(f"raised by tool {call.name}, called as {call.id}")
             raise error
@@ -445,12 +497,32 @@ class ToolRun(Run[Event | StepEvent, ChatResponse]):
         return told
 
 
-def _limit(step: int, response: ChatResponse) -> ToolLoopLimitError:
-    error = ToolLoopLimitError(
-        f"the model still wants tools after {step} steps; raise max_steps, or ask for less"
-    )
+def _limit(words: str, option: str, response: ChatResponse) -> ToolLoopLimitError:
+    error = ToolLoopLimitError(f"{words}; raise {option}, or ask for less")
     error.partial = response
     return error
+
+
+def _words(error: Exception) -> str:
+    """The words of an exception, cut."""
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001  # __str__ is the tool's code
+        return "(its words cannot be read)"
+    return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _content_or_problem(value: Any) -> tuple[Result | None, str]:
+    """A tool's value as the content of its message, or why JSON cannot say it."""
+    try:
+        return _content(value), ""
+    except Exception as error:  # noqa: BLE001  # values may have methods of the caller's
+        return None, _words(error)
 
 
 def _content(value: Any) -> Result:
@@ -476,15 +548,23 @@ def _content(value: Any) -> Result:
 def _is_object(value: Any) -> bool:
     if isinstance(value, TextContent | DocumentContent | Document) or is_mapping(value):
         return True
+    if value is None or isinstance(value, str | int | float | list | tuple):
+        return False
     with suppress(TypeError, ValueError):
         return isinstance(plain_value(value), dict)
     return False
 
 
 def _part(value: Any) -> TextContent | DocumentContent:
-    if isinstance(value, TextContent | DocumentContent):
+    if isinstance(value, TextContent):
         return value
+    if isinstance(value, DocumentContent):
+        return attrs.evolve(value, document=_document(value.document))
     if isinstance(value, Document):
-        return DocumentContent(value)
+        return DocumentContent(_document(value))
     plain = plain_value(value)
     return DocumentContent(Document(plain if is_mapping(plain) else {"result": plain}))
+
+
+def _document(document: Document) -> Document:
+    return attrs.evolve(document, data=plain_value(document.data))

@@ -334,7 +334,7 @@ class StructureError(StreamChatError, ValueError):
     def __init__(self, reason: str, *, into: str, text: str, path: str = "$") -> None:
         super().__init__(f"the answer does not fit {into}: {reason} (at {path}; see .text)")
         self.reason = reason
-        """What was wrong, without the content."""
+        """What was wrong. Values of the answer are in it only where a validator of the class quoted them."""
         self.text = text
         """The answer's text, as the model wrote it."""
         self.path = path

@@ -51,6 +51,7 @@ __all__ = [
 
 
 def citation_from_json(value: Any, path: str) -> Citation:
+    """A citation; each of its fields is optional."""
     fields = as_object(value, path)
     given = fields.get("sources")
     sources = (given,) if is_mapping(given) else array_of(fields, "sources", path) or ()
@@ -83,6 +84,7 @@ def _free(fields: Json, name: str, path: str) -> dict[str, Any] | None:
 
 
 def logprobs_from_json(value: Any, path: str) -> LogprobItem | None:
+    """The log probabilities of one delta: an object, or a list of one."""
     if is_list(value) and len(value) == 1 and is_mapping(value[0]):
         value = value[0]
     if value is None:
@@ -235,5 +237,6 @@ def arguments_of(function: Json, path: str) -> str:
 
 
 def call_type_of(call: Json, path: str) -> str:
+    """The type of a tool call: ``function``, if it is absent."""
     kind = text_of(call, "type", path)
     return "function" if kind is None else kind

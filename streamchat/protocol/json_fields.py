@@ -43,10 +43,12 @@ class Malformed(Exception):
 
 
 def expected(kind: str, value: object, path: str) -> Malformed:
+    """The error for a value of another kind than expected; it names the kinds alone."""
     return Malformed(f"expected {kind}, got {json_name(value)}", path)
 
 
 def as_object(value: Any, path: str) -> Json:
+    """The value, which must be an object."""
     if not is_mapping(value):
         raise expected("an object", value, path)
     return value
@@ -67,11 +69,13 @@ def raw_text_of(fields: Json, name: str, path: str) -> str | None:
 
 
 def text_of(fields: Json, name: str, path: str) -> str | None:
+    """A string; half an emoji in it reads as U+FFFD."""
     value = raw_text_of(fields, name, path)
     return None if value is None else repair_surrogates(value)
 
 
 def as_integer(value: Any, path: str) -> int:
+    """The value as an integer; ``1.0`` is one, ``true`` is not."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -80,6 +84,7 @@ def as_integer(value: Any, path: str) -> int:
 
 
 def integer_of(fields: Json, name: str, path: str) -> int | None:
+    """An integer, or ``None`` if it is absent."""
     value = fields.get(name)
     return None if value is None else as_integer(value, f"{path}.{name}")
 
@@ -114,6 +119,7 @@ def repair(value: Any) -> Any:
 
 
 def array_of(fields: Json, name: str, path: str) -> Sequence[Any] | None:
+    """An array, or ``None`` if it is absent."""
     value = fields.get(name)
     if value is not None and not is_list(value):
         raise expected("an array", value, f"{path}.{name}")
@@ -121,6 +127,7 @@ def array_of(fields: Json, name: str, path: str) -> Sequence[Any] | None:
 
 
 def as_float(value: Any, path: str) -> float:
+    """The value, which must be a number in the range of a ``float``."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise expected("a number", value, path)
     try:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ __all__ = [
     "TOO_DEEP",
     "as_dict",
     "decode_json",
+    "dumped",
     "encode_json",
     "is_list",
     "is_mapping",
@@ -82,8 +84,8 @@ def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> 
     """Return an independent plain copy of ``value``.
 
     Args:
-        value: plain data, tuples, mappings with ``str`` keys, or attrs objects (see
-            :func:`as_dict`).
+        value: plain data, tuples, mappings with ``str`` keys, attrs objects (see
+            :func:`as_dict`) or instances of pydantic classes.
         path: how the value is named in an error.
         levels: how many levels of nesting are allowed.
 
@@ -122,6 +124,9 @@ def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> 
             for position, item in enumerate(value)
         ]
     cls = _class_of(value)
+    by_pydantic = dumped(value, path)
+    if by_pydantic is not None:
+        return to_plain(by_pydantic, path, levels=levels - 1)
     if attrs.has(cls):
         return to_plain(as_dict(value), path, levels=levels)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
@@ -134,6 +139,29 @@ def _inside(path: str, part: str) -> str:
 
 def _class_of(value: Any) -> Any:
     return value.__class__
+
+
+def dumped(value: Any, path: str) -> Any:
+    """An instance of a pydantic class as pydantic writes it in JSON; ``None`` for anything else.
+
+    A class is recognised by its methods: pydantic is not imported.
+
+    Raises:
+        ValueError: its serializers refuse the value.
+    """
+    cls = _class_of(value)
+    if callable(getattr(cls, "model_dump", None)):
+        write = value.model_dump
+    elif hasattr(cls, "__pydantic_validator__") and hasattr(cls, "__pydantic_serializer__"):
+        write = functools.partial(cls.__pydantic_serializer__.to_python, value)
+    else:
+        return None
+    problem: str
+    try:
+        return write(mode="json")
+    except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
+        problem = str(error)[:200]
+    raise ValueError(f"{path} is of type {cls.__name__}, which cannot write itself: {problem}")
 
 
 def as_dict(instance: Any) -> dict[str, Any]:

@@ -18,7 +18,15 @@ from streamchat.protocol.messages import (
     ToolMessage,
     UserMessage,
 )
-from streamchat.protocol.plain import MAX_DEPTH, as_dict, is_list, is_mapping, to_plain
+from streamchat.protocol.plain import (
+    MAX_DEPTH,
+    as_dict,
+    dumped,
+    encode_json,
+    is_list,
+    is_mapping,
+    to_plain,
+)
 from streamchat.protocol.record import FrozenRecord
 from streamchat.protocol.response import ChatResponse
 
@@ -188,6 +196,18 @@ def _documents(request: object, field: "attrs.Attribute[Any]", value: Any) -> No
             )
 
 
+def _as_documents(value: Any) -> Any:
+    """``documents`` with instances of pydantic classes as documents."""
+    return [_as_document(item, i) for i, item in enumerate(value)] if is_list(value) else value
+
+
+def _as_document(item: Any, position: int) -> Any:
+    by_pydantic = dumped(item, f"documents[{position}]")
+    if by_pydantic is None or (is_mapping(by_pydantic) and "data" in by_pydantic):
+        return item if by_pydantic is None else by_pydantic
+    return {"data": by_pydantic}
+
+
 def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     for position, item in _items(field.name, value):
         if isinstance(item, Tool):
@@ -270,6 +290,9 @@ def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[s
     """
     if isinstance(message, ChatResponse):
         message = message.to_message()
+    by_pydantic = dumped(message, path)
+    if by_pydantic is not None:
+        message = by_pydantic
     if isinstance(message, SystemMessage | UserMessage | AssistantMessage | ToolMessage):
         message = {"role": message.role, **as_dict(message)}
     if not is_mapping(message):
@@ -286,6 +309,10 @@ def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[s
         if key not in message:
             raise ValueError(f"{path} has the role {role!r} and must have {key!r}")
     content = message.get("content")
+    by_pydantic = dumped(content, f"{path}['content']")
+    if by_pydantic is not None:
+        content = encode_json(by_pydantic).decode()
+        message = {**message, "content": content}
     if content is not None and not isinstance(content, str) and not is_list(content):
         raise TypeError(
             f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}; "
@@ -318,7 +345,7 @@ class ChatRequest(FrozenRecord):
     tool_choice: str | None = attrs.field(default=None, validator=_one_of("REQUIRED", "NONE"))
     """``tool_choice``"""
     documents: Sequence[str | Mapping[str, Any] | Document] | None = attrs.field(
-        default=None, validator=_documents
+        default=None, converter=_as_documents, validator=_documents
     )
     """``documents``"""
     citation_options: Mapping[str, Any] | None = attrs.field(

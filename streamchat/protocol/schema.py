@@ -1,157 +1,260 @@
-"""Python types as JSON Schema, and JSON data read as those types: what tools take, what answers hold.
+"""JSON Schema for functions and answers, and the reading of arguments and answers by the same kinds.
 
-msgspec knows both sides, so what a schema promises is what :meth:`Parameters.read` accepts: the JSON
-types, attrs and dataclasses, ``TypedDict``, enums, ``Literal``, ``Optional`` and other unions, dates,
-``UUID``, ``Decimal``, and containers of these.
+What a schema promises is what is read: the JSON types, attrs and dataclasses, ``TypedDict``,
+``NamedTuple``, ``msgspec.Struct``, pydantic's classes, enums, ``Literal``, unions, dates, ``UUID``,
+``Decimal``, and containers of these. :mod:`streamchat.protocol.annotations` has the list.
 """
 
 from __future__ import annotations
 
-import enum
 import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any, Optional, get_type_hints
 
 import attrs
-import msgspec
 
-from streamchat.protocol.mismatch import mismatch
-from streamchat.protocol.plain import is_list, is_mapping, to_plain
+from streamchat.protocol.annotations import Reading
+from streamchat.protocol.foreign import Foreign, resolved
+from streamchat.protocol.kinds import (
+    Alias,
+    Field,
+    Kind,
+    Misfit,
+    Noted,
+    Record,
+    Schema,
+    read_value,
+)
+from streamchat.protocol.plain import is_list, is_mapping
+from streamchat.protocol.values import plain_value
 
-__all__ = ["Parameters", "misfit", "object_schema", "plain_value"]
+__all__ = ["Answer", "Parameters", "answer_of", "object_schema", "plain_value"]
+
+MAX_WRITTEN_OUT = 200
+"""Subschemas up to which a class that occurs twice is written out twice: models read it better so.
+Beyond, each class is one definition, and the schema grows with the number of classes."""
 
 
-class _Absent(enum.Enum):
-    ABSENT = 0
+# --- kinds to schemas ----------------------------------------------------------------------------
 
 
-def _absent() -> Any:
-    return _Absent.ABSENT
+class _Definitions:
+    """Which kinds become definitions, and the definitions themselves."""
+
+    def __init__(self, root: Kind) -> None:
+        self._uses: dict[int, int] = {}
+        self._kinds: dict[int, Kind] = {}
+        self._names: dict[int, str] = {}
+        self._sizes: dict[int, int] = {}
+        self.schemas: dict[str, Schema] = {}
+        self._recursive: set[int] = set()
+        self._look_at(root)
+        total = self._size(root)
+        self._shares = total > MAX_WRITTEN_OUT
+
+    def _look_at(self, root: Kind) -> None:
+        """Count the uses of each kind, and find those that hold themselves."""
+        on_the_way: set[int] = set()
+
+        def visit(kind: Kind) -> None:
+            key = id(kind)
+            self._uses[key] = self._uses.get(key, 0) + 1
+            if key in on_the_way:
+                self._recursive.add(key)
+                return
+            if key in self._kinds:
+                return
+            self._kinds[key] = kind
+            on_the_way.add(key)
+            for part in kind.parts():
+                visit(part)
+            on_the_way.discard(key)
+
+        visit(root)
+
+    def _size(self, kind: Kind) -> int:
+        """Subschemas, with everything written out; a kind that holds itself is a reference."""
+        key = id(kind)
+        known = self._sizes.get(key)
+        if known is None:
+            self._sizes[key] = 1  # inside itself
+            known = kind.size() + sum(self._size(part) for part in kind.parts())
+            self._sizes[key] = known
+        return known
+
+    def write(self, kind: Kind) -> Schema:
+        """The schema of a kind, or a reference to its definition."""
+        key = id(kind)
+        if kind.name is None or not (
+            key in self._recursive or (self._shares and self._uses[key] > 1)
+        ):
+            return self.in_place(kind)
+        name = self._names.get(key)
+        if name is None:
+            name = self._names[key] = self._free(re.sub(r"\W+", "_", kind.name).strip("_"))
+            self.schemas[name] = {}
+            self.schemas[name] = self.in_place(kind)
+        return {"$ref": f"#/$defs/{name}"}
+
+    def in_place(self, kind: Kind) -> Schema:
+        """The schema of a kind, whatever its uses."""
+        return self._adopted(kind.raw) if isinstance(kind, Foreign) else kind.schema(self.write)
+
+    def _free(self, name: str) -> str:
+        return next(
+            each
+            for each in (name, *(f"{name}_{number}" for number in range(2, len(self.schemas) + 3)))
+            if each not in self.schemas
+        )
+
+    def _adopted(self, raw: Schema) -> Schema:
+        """A schema that pydantic wrote, its definitions among ours."""
+        theirs: Schema = raw.get("$defs", {})
+        names: dict[str, str] = {}
+        for name, schema in theirs.items():
+            same = [own for own, known in self._theirs.items() if known == (name, schema)]
+            names[name] = same[0] if same else self._free(name)
+            self.schemas.setdefault(names[name], {})
+            self._theirs[names[name]] = (name, schema)
+
+        def renamed(part: Any) -> Any:
+            if is_mapping(part):
+                return {key: renamed(item) for key, item in part.items()}
+            if is_list(part):
+                return [renamed(item) for item in part]
+            if isinstance(part, str) and part.startswith("#/$defs/"):
+                return f"#/$defs/{names.get(part[8:], part[8:])}"
+            return part
+
+        for name, schema in theirs.items():
+            if not self.schemas[names[name]]:
+                self.schemas[names[name]] = renamed(schema)
+        whole: Schema = renamed({key: item for key, item in raw.items() if key != "$defs"})
+        return whole
+
+    @functools.cached_property
+    def _theirs(self) -> dict[str, tuple[str, Schema]]:
+        return {}
 
 
-# --- types to schemas ----------------------------------------------------------------------------
-
-
-def _schema(kind: Any, what: str) -> dict[str, Any]:
-    """The JSON Schema of a type, references written out: models read it better so.
+def _kind_of(what: str, name: str, annotation: Any, reading: Reading, scope: Any) -> Kind:
+    """The kind of an annotation.
 
     Raises:
-        TypeError: JSON has nothing of the kind; the message begins with ``what``.
+        TypeError: JSON cannot hold it.
     """
     try:
-        schema = msgspec.json.schema(kind)
-    except TypeError:
+        return reading.field(name, annotation, scope)
+    except RecursionError:
         pass
-    else:
-        return _written_out(schema)
-    raise TypeError(f"{what} has a type that JSON Schema cannot describe: {_culprit(kind)}")
+    raise TypeError(
+        f"{what} has a type that JSON Schema cannot describe: {name}: nested too deeply"
+    )
 
 
-def _culprit(kind: Any) -> str:
-    """The innermost field or item whose type has no schema, with its type as it is written."""
-    place = ""
-    while True:
-        for name, part in _parts_of_type(kind):
-            if not _has_schema(part):
-                kind, place = part, f"{place}.{name}" if place and name else place or name
-                break
-        else:
-            spelled = kind.__name__ if isinstance(kind, type) else str(kind)
-            return f"{place}: {spelled[:200]}" if place else spelled[:200]
+def _schema(kind: Kind) -> Schema:
+    """The whole schema of a kind, its definitions inside."""
+    definitions = _Definitions(kind)
+    whole = definitions.in_place(kind)
+    if "$ref" in whole:
+        whole = resolved(whole, {"$defs": definitions.schemas})
+    return {**whole, "$defs": definitions.schemas} if definitions.schemas else whole
 
 
-def _parts_of_type(kind: Any) -> list[tuple[str, Any]]:
-    """Fields of a class by name, arguments of a generic type without one."""
-    if args := get_args(kind):
-        return [("", each) for each in args if each is not Ellipsis and not is_list(each)]
-    with suppress(AttributeError, NameError, SyntaxError, TypeError, ValueError):
-        if issubclass(kind, msgspec.Struct) or attrs.has(kind) or hasattr(kind, "__annotations__"):
-            return [*get_type_hints(kind, include_extras=True).items()]
-    return []
-
-
-def _has_schema(kind: Any) -> bool:
-    try:
-        msgspec.json.schema(kind)
-    except TypeError:
-        return False
-    return True
-
-
-def _written_out(schema: dict[str, Any]) -> dict[str, Any]:
-    definitions: dict[str, Any] = schema.pop("$defs", {})
-    recursive: set[str] = set()
-
-    def written_out(node: Mapping[str, Any], inside: tuple[str, ...]) -> dict[str, Any]:
-        name = str(node.get("$ref", "")).removeprefix("#/$defs/")
-        if name in inside:
-            recursive.add(name)
-            return dict(node)
-        own = {key: item for key, item in node.items() if key not in ("$ref", "title")}
-        if name:
-            return written_out({**definitions[name], **own}, (*inside, name))
-        if is_list(own.get("enum")) and all(isinstance(item, str) for item in own["enum"]):
-            own = {"type": "string", **own}
-        return _with_parts(own, lambda part: written_out(part, inside))
-
-    whole = written_out(schema, ())
-    defined: dict[str, Any] = {}
-    while left := sorted(recursive - defined.keys()):  # a type that holds itself has no end
-        defined |= {name: written_out(definitions[name], (name,)) for name in left}
-    return {**whole, "$defs": defined} if defined else whole
-
-
-def _with_parts(
-    schema: Mapping[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    """A schema whose parts that are schemas are changed; its data (a default, say) stays as it is."""
-
-    def changed(key: str, item: Any) -> Any:
-        if key in ("properties", "$defs"):
-            return {name: change(part) for name, part in item.items()}
-        if key in ("anyOf", "prefixItems"):
-            return [change(part) for part in item]
-        if key in ("items", "additionalProperties", "propertyNames") and is_mapping(item):
-            return change(item)
-        return item
-
-    return {key: changed(key, item) for key, item in schema.items()}
-
-
-def object_schema(kind: Any, what: str) -> dict[str, Any]:
-    """The schema of a class with fields, as ``response_format`` takes it (protocol.md 2.6).
-
-    Each object must have something ``required`` there, so where all fields have defaults all are.
-
-    Raises:
-        TypeError: no class with fields, or a field that JSON cannot hold.
-    """
-    schema = _schema(kind, what)
-    if schema.get("type") != "object" or "properties" not in schema:
-        name = getattr(kind, "__name__", repr(kind))
-        raise TypeError(f"{what} must be an attrs class, a dataclass or a TypedDict, not {name}")
-    return _requiring_something(schema)
-
-
-def _requiring_something(schema: Mapping[str, Any]) -> dict[str, Any]:
-    whole = _with_parts(schema, _requiring_something)
+def _requiring_something(schema: Any) -> Any:
+    """The schema with something ``required`` in each object that has properties."""
+    if is_list(schema):
+        return [_requiring_something(part) for part in schema]
+    if not is_mapping(schema):
+        return schema
+    whole: Schema = {}
+    for key, item in schema.items():
+        if key in ("properties", "$defs") and is_mapping(item):
+            whole[key] = {name: _requiring_something(part) for name, part in item.items()}
+        elif key in _SUBSCHEMAS:
+            whole[key] = _requiring_something(item)
+        else:  # data, such as a default
+            whole[key] = item
     if whole.get("properties") and not whole.get("required"):
         whole["required"] = list(whole["properties"])
     return whole
 
 
-def misfit(value: Any, kind: Any) -> tuple[str, str] | None:
-    """Why plain data does not fit a type, and where (a JSON path); ``None`` if it does."""
+_SUBSCHEMAS = {"anyOf", "oneOf", "allOf", "prefixItems", "items", "additionalProperties", "not"}
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Answer:
+    """What an answer is to be: a class with fields."""
+
+    schema: Schema
+    """As ``response_format`` takes it (protocol.md 2.6): each object has something ``required``, so
+    where all fields have defaults all are."""
+    _kind: Kind
+
+    @classmethod
+    def of(cls, kind: Any, what: str) -> Answer:
+        """Read a class.
+
+        Raises:
+            TypeError: not a class with fields, or a field that JSON cannot hold; the message begins
+                with ``what``.
+        """
+        name = getattr(kind, "__name__", repr(kind))
+        reading = Reading(what)
+        read = None if isinstance(kind, str) else _kind_of(what, name, kind, reading, {})
+        schema = {} if read is None else _schema(read)
+        if (
+            read is None
+            or schema.get("type") != "object"
+            or not is_mapping(schema.get("properties"))
+        ):
+            raise TypeError(
+                f"{what} must be a class with fields (attrs, a dataclass, a TypedDict, a "
+                f"msgspec.Struct, a pydantic model), not {name}"
+            )
+        return cls(_requiring_something(schema), read)
+
+    def read(self, data: Any) -> Any:
+        """Plain data as an instance of the class.
+
+        Raises:
+            Misfit: it does not fit what the schema says.
+        """
+        return read_value(self._kind, data, strict=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_answer(kind: Any) -> Answer:
+    return Answer.of(kind, "into=")
+
+
+def answer_of(kind: Any) -> Answer:
+    """The same object for a class that was seen before.
+
+    Raises:
+        TypeError: as :meth:`Answer.of`.
+    """
     try:
-        msgspec.convert(value, kind, strict=True, str_keys=True)
-    except Exception:  # noqa: BLE001, S110  # a class of the caller's may raise anything
-        pass
-    else:
-        return None
-    return mismatch(value, kind)
+        hash(kind)
+    except TypeError:
+        return Answer.of(kind, "into=")
+    return _cached_answer(kind)
+
+
+def object_schema(kind: Any, what: str) -> dict[str, Any]:
+    """The schema of a class with fields, as ``response_format`` takes it (protocol.md 2.6).
+
+    Raises:
+        TypeError: no class with fields, or a field that JSON cannot hold.
+    """
+    return Answer.of(kind, what).schema
 
 
 # --- a function's parameters ---------------------------------------------------------------------
@@ -165,7 +268,7 @@ class Parameters:
     """JSON Schema of type object."""
     description: str
     """What the docstring says, without what it says of single parameters."""
-    _struct: type[msgspec.Struct]
+    _record: Record
 
     @classmethod
     def of(cls, function: Callable[..., Any], name: str) -> Parameters:
@@ -188,11 +291,12 @@ class Parameters:
                 f"tool {name} has an annotation that means nothing here: {error.name!r} must be "
                 "importable where the function is defined"
             ) from None
-        except (AttributeError, SyntaxError, TypeError, ValueError) as error:
+        except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError) as error:
             raise TypeError(f"tool {name} has a signature that cannot be read: {error}") from None
         description, words = _read_docstring(inspect.getdoc(inner) or "", tuple(parameters))
-        fields: list[Any] = []
-        defaults: dict[str, Any] = {}
+        reading = Reading(f"tool {name}")
+        scope = getattr(inspect.unwrap(inner), "__globals__", {})
+        record = Record(name, dict)
         for each in parameters.values():
             by_name = each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
             if not by_name or each.name.startswith("__"):
@@ -205,27 +309,27 @@ class Parameters:
                     f"tool {name}: parameter {each.name!r} has no type; write "
                     f"{each.name}: str, for example"
                 )
-            kind = hints[each.name]
+            if type(each.default).__name__ == "FieldInfo":
+                raise TypeError(
+                    f"tool {name}: parameter {each.name!r} would be a Field(...) when the model leaves "
+                    f"it out; write {each.name}: Annotated[..., Field(...)]"
+                )
+            hint = hints[each.name]
             if each.default is None:
                 # `units: str = None`: a model that is told of the null may send it.
-                kind = kind | None
-            if each.default is each.empty:
-                fields.append((each.name, kind))
-            else:
+                hint = Optional[hint]  # noqa: UP045  # of any annotation
+            kind = _kind_of(f"tool {name}", each.name, hint, reading, scope)
+            notes: Schema = {}
+            if each.default is not each.empty:
                 # The function's own default applies, whatever it is; JSON shows it if it can.
-                fields.append((each.name, kind, msgspec.field(default_factory=_absent)))
                 with suppress(TypeError, ValueError):
-                    defaults[each.name] = plain_value(each.default)
-        struct = msgspec.defstruct(name, fields, kw_only=True)
-        schema = _schema(struct, f"tool {name}")
-        schema.setdefault("properties", {})
-        for parameter, default in defaults.items():
-            schema["properties"][parameter]["default"] = default
-        for parameter in parameters:
-            told = _annotated_text(hints[parameter]) or words.get(parameter)
-            if told:
-                schema["properties"][parameter].setdefault("description", told)
-        return cls(schema, description, struct)
+                    notes["default"] = plain_value(each.default)
+            if words.get(each.name) and not _is_described(kind):
+                notes["description"] = words[each.name]
+            record.fields.append(
+                Field(each.name, each.name, kind, each.default is each.empty, notes)
+            )
+        return cls(_schema(record), description, record)
 
     def read(self, arguments: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
         """Keyword arguments for the function; what is absent is left to its defaults.
@@ -238,22 +342,30 @@ class Parameters:
         Raises:
             ValueError: it does not fit; the message names the place and the types.
         """
-        names = self._struct.__struct_fields__
         if strict:
-            unknown = sorted(set(arguments) - set(names))
+            known = {field.name for field in self._record.fields}
+            unknown = sorted(set(arguments) - known)
             if unknown:
                 raise ValueError(
-                    f"unknown argument {unknown[0][:64]!r}; there are {', '.join(names)}"
+                    f"unknown argument {unknown[0][:64]!r}; there are {self._record.names}"
                 )
+        problem: str
         try:
-            read = msgspec.convert(arguments, self._struct, strict=strict, str_keys=True)
-        except Exception:  # noqa: BLE001, S110  # a class of the caller's may raise anything
-            pass
+            values: dict[str, Any] = read_value(self._record, arguments, strict=strict)
+        except Misfit as misfit:
+            problem = f"{misfit.reason} (at {misfit.path})"
         else:
-            values = {each: getattr(read, each) for each in names}
-            return {each: value for each, value in values.items() if value is not _Absent.ABSENT}
-        reason, path = mismatch(arguments, self._struct, strict=strict)
-        raise ValueError(f"{reason} (at {path})")
+            return values
+        raise ValueError(problem)
+
+
+def _is_described(kind: Kind) -> bool:
+    """Whether its own annotation describes it."""
+    while isinstance(kind, Noted):
+        if "description" in kind.notes:
+            return True
+        kind = kind.inner
+    return isinstance(kind, Alias) and kind.target is not None and _is_described(kind.target)
 
 
 def _inside_partial(function: Callable[..., Any]) -> tuple[Callable[..., Any], set[str]]:
@@ -267,13 +379,6 @@ def _inside_partial(function: Callable[..., Any]) -> tuple[Callable[..., Any], s
         return function, filled
     called: Callable[..., Any] = getattr(function, "__call__")  # noqa: B004, B009  # what it does
     return called, filled
-
-
-def _annotated_text(hint: Any) -> str:
-    """The description in ``Annotated[int, "how many"]``."""
-    if get_origin(hint) is not Annotated:
-        return ""
-    return next((each for each in get_args(hint)[1:] if isinstance(each, str)), "")
 
 
 _HEADING = re.compile(
@@ -309,33 +414,3 @@ def _read_docstring(text: str, names: tuple[str, ...]) -> tuple[str, dict[str, s
         said = re.split(r"\n[ \t]*\n|\n[ \t]*:\w+", said)[0]
         words.setdefault(match[1] or match[2], " ".join(said.split()))
     return _HEADING.split(text[: marks[0].start()])[0].strip(), words
-
-
-# --- values to plain data ------------------------------------------------------------------------
-
-
-def plain_value(value: Any) -> Any:
-    """What a function returned, as plain JSON data.
-
-    Raises:
-        TypeError, ValueError: JSON cannot say it.
-    """
-    try:
-        plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_refuse_type)
-    except _UnknownTypeError as error:
-        problem = str(error)
-    except (TypeError, ValueError):
-        problem = "has a key that JSON cannot say, or text that is not Unicode"
-    except RecursionError:
-        problem = "is nested too deeply, or contains itself"
-    else:
-        return to_plain(plain, "the value")
-    raise TypeError(f"the value {problem}")
-
-
-class _UnknownTypeError(TypeError):
-    """Its words are ours, and may be shown."""
-
-
-def _refuse_type(value: Any) -> Any:
-    raise _UnknownTypeError(f"has a part of type {type(value).__name__}, which JSON cannot say")

@@ -21,8 +21,13 @@ TIERS: list[set[str]] = [
     {"_version"},
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain", "protocol.record"},
-    {"protocol.sse", "protocol.messages", "protocol.error_body", "protocol.mismatch"},
+    {"protocol.sse", "protocol.messages", "protocol.error_body"},
     {"protocol.json_fields"},
+    # Types as JSON Schema, and JSON as their values.
+    {"protocol.kinds"},
+    {"protocol.formats", "protocol.foreign"},
+    {"protocol.constraints", "protocol.values"},
+    {"protocol.annotations"},
     {"protocol.spans", "protocol.schema", "protocol.delta", "protocol.json_lines"},
     {"protocol.response"},
     {"protocol.json_answers"},
@@ -68,8 +73,6 @@ IMPURE = {
     *("time", "datetime", "random", "secrets", "uuid"),
     *("threading", "multiprocessing", "concurrent", "contextvars", "logging"),
 }
-AS_TYPES = {("streamchat.protocol.mismatch", "datetime"), ("streamchat.protocol.mismatch", "uuid")}
-"""Modules that are imported for their types: nobody asks them for the time or for chance."""
 OPTIONAL = {
     "aiohttp": ("streamchat.transport", "streamchat.local"),
     "click": ("streamchat.cli",),
@@ -78,6 +81,7 @@ OPTIONAL = {
     "cattrs": ("streamchat.protocol.structure",),
     "jiter": ("streamchat.structured",),
     "msgspec": ("streamchat.protocol",),
+    "pydantic": ("streamchat.protocol.foreign",),
     "ray": ("streamchat.ray",),
 }
 """A package to the rooms that may know it."""
@@ -198,7 +202,7 @@ def test_the_core_is_pure(name: str) -> None:
     impure = [
         found
         for found in imports_of(name)
-        if found.target.split(".")[0] in IMPURE and (name, found.target) not in AS_TYPES
+        if found.target.split(".")[0] in IMPURE
     ]
     assert impure == []
 
@@ -233,7 +237,15 @@ def test_importing_the_package_loads_no_optional_part() -> None:
     )
     loaded = set(done.stdout.split())
     assert "streamchat.client" in loaded
-    parts = ("click", "rich", "uvloop", "streamchat.local", "streamchat.cli", "hypothesis")
+    parts = (
+        "click",
+        "rich",
+        "uvloop",
+        "streamchat.local",
+        "streamchat.cli",
+        "hypothesis",
+        "pydantic",
+    )
     assert [
         name
         for name in loaded

@@ -10,17 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import (
-    Annotated,
-    Any,
-    Generic,
-    Literal,
-    NamedTuple,
-    NotRequired,
-    Optional,
-    TypedDict,
-    TypeVar,
-)
+from typing import Annotated, Any, Generic, Literal, NotRequired, Optional, TypedDict, TypeVar
 from uuid import UUID
 
 import attrs
@@ -28,7 +18,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from streamchat.protocol.schema import Parameters, misfit, object_schema, plain_value
+from streamchat.protocol.kinds import Misfit
+from streamchat.protocol.schema import Answer, Parameters, object_schema, plain_value
 
 from .helpers import ROOT
 
@@ -154,11 +145,11 @@ SCHEMAS: list[tuple[Any, dict[str, Any]]] = [
     (int | str | None, {"anyOf": [{"type": "integer"}, {"type": "string"}, NULL]}),
     (Literal["a", "b"], {"type": "string", "enum": ["a", "b"]}),
     (Literal[1, 2], {"enum": [1, 2]}),
-    (Color, {"type": "string", "enum": ["blue", "red"]}),
+    (Color, {"type": "string", "enum": ["red", "blue"]}),
     (Level, {"enum": [1, 2]}),
-    (Color | None, {"anyOf": [{"type": "string", "enum": ["blue", "red"]}, NULL]}),
+    (Color | None, {"anyOf": [{"type": "string", "enum": ["red", "blue"]}, NULL]}),
     (date, {"type": "string", "format": "date"}),
-    (datetime, {"type": "string"}),
+    (datetime, {"type": "string", "format": "date-time"}),
     (UUID, {"type": "string", "format": "uuid"}),
     (Decimal, {"type": "string", "format": "decimal"}),
     (Place, PLACE),
@@ -258,7 +249,7 @@ def test_fields_may_be_called_like_words_of_json_schema() -> None:
     assert schema["required"] == ["title", "enum", "properties"]
     assert schema["properties"]["properties"] == PLACE
     odd = TypedDict("odd", {"$ref": str, "$defs": int})  # these are no identifiers
-    assert list(object_schema(odd, "into=")["properties"]) == ["$defs", "$ref"]
+    assert list(object_schema(odd, "into=")["properties"]) == ["$ref", "$defs"]
 
 
 def test_a_default_is_data_and_stays_as_it_is() -> None:
@@ -691,11 +682,6 @@ def test_unknown_names() -> None:
         parameters.read({"city": "Lima"}, strict=False)
 
 
-@attrs.define
-class Picky:
-    code: str = attrs.field(validator=attrs.validators.matches_re("[a-z]+"))
-
-
 @dataclasses.dataclass
 class Angry:
     code: str
@@ -704,72 +690,43 @@ class Angry:
         raise LookupError(self.code)
 
 
-class Small(msgspec.Struct, tag="small", forbid_unknown_fields=True):
-    size: Annotated[int, msgspec.Meta(ge=1, le=3)]
+class Grumpy(enum.Enum):
+    A = "a"
 
-
-class Large(msgspec.Struct, tag="large"):
-    names: Annotated[list[Annotated[str, msgspec.Meta(max_length=3)]], msgspec.Meta(min_length=1)]
-
-
-class Point(NamedTuple):
-    x: int
-    y: int = 0
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        raise LookupError(value)
 
 
 BAD: list[tuple[Any, Any, str, str]] = [
     (int, CANARY, "expected an integer, got a string", "$.x"),
-    (int, 1.5, "expected an integer, got a number with a fraction", "$.x"),
     (int, True, "expected an integer, got a boolean", "$.x"),
-    (str, None, "expected a string, got null", "$.x"),
-    (bool, [CANARY], "expected a boolean, got an array", "$.x"),
-    (float, {CANARY: 1}, "expected a number, got an object", "$.x"),
+    (str, {"a": CANARY}, "expected a string, got an object", "$.x"),
     (list[int], [1, CANARY], "expected an integer, got a string", "$.x[1]"),
-    (list[int], {CANARY: 1}, "expected an array, got an object", "$.x"),
+    (tuple[int, str], [1], "expected 2 items, got 1", "$.x"),
+    (tuple[int, str], [1, 2], "expected a string, got a number", "$.x[1]"),
     (Color, CANARY, "expected one of 'red', 'blue'", "$.x"),
+    (Grumpy, CANARY, "expected one of 'a'", "$.x"),
     (Literal["a"], CANARY, "expected one of 'a'", "$.x"),
     (Level, 7431, "expected one of 1, 2", "$.x"),
     (date, CANARY, "expected a date (RFC 3339), got another string", "$.x"),
-    (date, 7431, "expected a date (RFC 3339), got a number", "$.x"),
-    (datetime, CANARY, "expected a date and time (RFC 3339), got another string", "$.x"),
-    (timedelta, CANARY, "expected a duration (ISO 8601), got another string", "$.x"),
     (UUID, CANARY, "expected a UUID (RFC 9562), got another string", "$.x"),
     (Decimal, CANARY, "expected a decimal number, got another string", "$.x"),
-    (bytes, "*" + CANARY, "expected a string in base64 (RFC 4648), got another string", "$.x"),
-    (dict[int, str], {CANARY: "a"}, "expected each key to be an integer", "$.x"),
-    (dict[str, int], {CANARY: CANARY}, "expected an integer, got a string", "$.x[...]"),
-    (dict[Color, int], {CANARY: 1}, "expected each key to be one of the allowed values", "$.x"),
-    (tuple[int, str], [1], "expected 2 items, got 1", "$.x"),
-    (tuple[int, str], [1, 2], "expected a string, got a number", "$.x[1]"),
-    (Point, [1, CANARY], "expected an integer, got a string", "$.x[1]"),
-    (Point, [], "expected at least 1 items, got 0", "$.x"),
+    (bytes, CANARY, "expected a string in base64 (RFC 4648), got another string", "$.x"),
+    (dict[int, str], {CANARY: "a"}, "a key: expected an integer, got a string", "$.x"),
+    (dict[str, int], {CANARY: "a"}, "expected an integer, got a string", "$.x[...]"),
+    (
+        int | list[int] | None,
+        CANARY,
+        "expected an integer or an array or null, got a string",
+        "$.x",
+    ),
     (Place, {"city": 1}, "expected a string, got a number", "$.x.city"),
-    (Place, [CANARY], "expected an object, got an array", "$.x"),
+    (Place, CANARY, "expected an object, got a string", "$.x"),
     (list[Place], [{}], "misses 'city'", "$.x[0]"),
-    (Node, {"value": 1, "children": [{"value": 2, "children": [{}]}]}, "misses 'value'",
-     "$.x.children[0].children[0]"),
-    (Place | None, CANARY, "expected an object or null, got a string", "$.x"),
-    (Place | None, {"city": 1}, "expected a string, got a number", "$.x.city"),
-    (int | list[str], ["a", 1], "expected a string, got a number", "$.x[1]"),
-    (int | list[str], CANARY, "expected an integer or an array, got a string", "$.x"),
-    (date | None, CANARY, "expected a date (RFC 3339), got another string", "$.x"),
-    (Literal["a"] | None, CANARY, "expected one of 'a'", "$.x"),
-    (Pair[int], {"left": 1, "right": CANARY}, "expected an integer, got a string", "$.x.right"),
-    (Small, {"type": "small", "size": 7431}, "expected an integer, at least 1 and at most 3", "$.x.size"),
-    (Small, {"type": CANARY, "size": 1}, "expected 'small'", "$.x.type"),
-    (Small, {"size": 1, CANARY: 1}, "has a field that its class does not know", "$.x"),
-    (Small | Large, {"type": CANARY}, "expected 'type' to name one of the allowed types", "$.x"),
-    (Small | Large, {"type": "large", "names": []}, "expected at least 1 items, got 0", "$.x.names"),
-    (Small | Large, {"type": "large", "names": [CANARY]}, "expected a string, at most 3 long",
-     "$.x.names[0]"),
-    (Picky, {"code": CANARY}, "a value that its class refuses", "$.x"),
-    (list[Picky], [{"code": "a"}, {"code": CANARY}], "a value that its class refuses", "$.x[1]"),
-    (Angry, {"code": CANARY}, "a value that its class refuses", "$.x"),
+    (Angry, {"code": CANARY}, "a value that its class refuses (LookupError)", "$.x"),
     (set[Any], [[CANARY]], "an item that a set cannot hold", "$.x"),
-    (list[set[Any]], [[1], [{CANARY: 1}]], "an item that a set cannot hold", "$.x[1]"),
-    (frozenset[Place], [{"city": CANARY}], "an item that a set cannot hold", "$.x"),
-    (set[int], [1, CANARY], "expected an integer, got a string", "$.x[1]"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("row", BAD, ids=lambda row: f"{row[0]}"[:40])
@@ -781,10 +738,10 @@ def test_a_refusal_names_the_place_and_never_the_value(row: tuple[Any, Any, str,
         parameters.read({"x": sent}, strict=True)
     assert str(caught.value) == f"{reason} (at {path})"
     assert caught.value.__context__ is None
-    assert misfit({"x": sent}, dataclasses.make_dataclass("C", [("x", kind)])) == (
-        reason,
-        path,
-    )
+    answer = Answer.of(attrs.make_class("C", {"x": attrs.field(type=kind)}), "into=")
+    with pytest.raises(Misfit) as misfit:
+        answer.read({"x": sent})
+    assert (misfit.value.reason, misfit.value.path) == (reason, path)
 
 
 # --- values --------------------------------------------------------------------------------------

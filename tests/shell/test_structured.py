@@ -12,11 +12,13 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 from uuid import UUID
 
 import attrs
 import jiter
+import msgspec
+import pydantic
 import pytest
 
 from streamchat import (
@@ -230,7 +232,39 @@ class Many:
     level: Annotated[int, "how much"] = 3
 
 
+class Spot(NamedTuple):
+    x: int
+    y: int = 0
+
+
+class Struct(msgspec.Struct):
+    a: int
+    spots: list[Spot] = []
+
+
+@pydantic.dataclasses.dataclass
+class Made:
+    at: date
+
+
+@attrs.define
+class Twice:
+    name: str = attrs.field(converter=str.upper)
+    again: str = attrs.Factory(lambda self: self.name * 2, takes_self=True)
+
+
+@attrs.define
+class Either:
+    either: Item | list[Item]
+
+
 VALUES: list[tuple[Any, str, Any]] = [
+    (Spot, '{"x": 1}', Spot(1)),
+    (Struct, '{"a": 1, "spots": [{"x": 2}]}', Struct(1, [Spot(2)])),
+    (Made, '{"at": "2024-01-02"}', Made(date(2024, 1, 2))),
+    (Twice, '{"name": "a"}', Twice("a", "AA")),
+    (Either, '{"either": {"name": "n"}}', Either(Item("n"))),
+    (Either, '{"either": [{"name": "n"}]}', Either([Item("n")])),
     (Order, '{"item": "pen", "count": 2}', Order("pen", 2)),
     (
         Order,
@@ -283,7 +317,7 @@ async def test_the_answer_becomes_a_value(into: Any, said: str, value: Any) -> N
 )
 async def test_every_type_of_the_schema_can_be_read(kind: Any, said: str, value: Any) -> None:
     """What ``response_format`` asks for is read again."""
-    into = dataclasses.make_dataclass("Into", [("x", kind)])
+    into = attrs.make_class("Into", {"x": attrs.field(type=kind)})
     client, _ = client_over(Answer(*pieces(plain(json.dumps({"x": said})))))
     assert (await client.parse("Hi", into=into)).x == value
 
@@ -316,7 +350,11 @@ async def test_thinking_does_not_disturb(flow: str) -> None:
 
 @attrs.define
 class Picky:
-    code: str = attrs.field(validator=attrs.validators.matches_re("[a-z]{3}"))
+    code: str = attrs.field()
+
+    @code.validator
+    def _three_letters(self, attribute: Any, value: str) -> None:
+        raise ValueError("code must have three letters")
 
 
 @attrs.define
@@ -370,8 +408,8 @@ MISFITS: list[tuple[Any, str, str, str]] = [
         "$.kind",
     ),
     (Row, f'{{"key": "{CANARY}"}}', "expected an integer, got a string", "$.key"),
-    (Picky, f'{{"code": "{CANARY}"}}', "a value that its class refuses", "$"),
-    (Angry, f'{{"code": "{CANARY}"}}', "a value that its class refuses", "$"),
+    (Picky, f'{{"code": "{CANARY}"}}', "code must have three letters", "$.code"),
+    (Angry, f'{{"code": "{CANARY}"}}', "a value that its class refuses (LookupError)", "$"),
 ]
 
 
@@ -447,6 +485,54 @@ async def test_a_repair_round_tells_the_model_what_was_wrong() -> None:
         },
     ]
     assert first == second
+
+
+class Line(pydantic.BaseModel):
+    item: str
+    quantity: int = pydantic.Field(alias="qty")
+
+    @pydantic.field_validator("quantity")
+    @classmethod
+    def _by_the_dozen(cls, value: int) -> int:
+        if value % 6:
+            raise ValueError("qty must come in dozens or half dozens")
+        return value
+
+
+@attrs.define
+class Lines:
+    lines: list[Line]
+    total: int = attrs.field()
+
+    @total.validator
+    def _adds_up(self, attribute: Any, value: int) -> None:
+        if value != sum(line.quantity for line in self.lines):
+            raise ValueError("total must be the sum of all qty")
+
+
+REPAIRS: list[tuple[str, str, str]] = [
+    ('{"lines": [{"item": "egg", "qty": 7}], "total": 7}', "qty must come in dozens or half dozens",
+     "$.lines[0].qty"),
+    ('{"lines": [{"item": "egg", "qty": 6}], "total": 7}', "total must be the sum of all qty",
+     "$.total"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "words", "path"), REPAIRS)
+async def test_a_repair_round_sees_the_words_of_a_validator(
+    wrong: str, words: str, path: str
+) -> None:
+    """Of attrs and pydantic, with the field's path: in the complaint, and in StructureError."""
+    right = '{"lines": [{"item": "egg", "qty": 12}], "total": 12}'
+    client, transport = client_over(Answer(*pieces(plain(wrong))), Answer(*pieces(plain(right))))
+    value = await client.parse("Hi", into=Lines, repair=True)
+    assert value == Lines([Line(item="egg", qty=12)], 12)
+    assert f"schema: {words} (at {path})." in bodies(transport)[1]["messages"][-1]["content"]
+    client, _ = client_over(Answer(*pieces(plain(wrong))))
+    with pytest.raises(StructureError) as caught:
+        await client.parse("Hi", into=Lines)
+    assert (caught.value.reason, caught.value.path) == (words, path)
+    assert caught.value.__cause__ is None is caught.value.__context__
 
 
 async def test_a_second_failure_is_the_end() -> None:

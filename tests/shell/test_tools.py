@@ -9,11 +9,16 @@ import functools
 import json
 import threading
 from collections.abc import Callable
-from datetime import date
-from typing import Any
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import attrs
 import jsonschema
+import msgspec
+import pydantic
 import pytest
 
 from streamchat import (
@@ -287,6 +292,8 @@ BAD_CALLS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ([greet], {"max_steps": 0}, ValueError, "max_steps must be at least 1, not 0"),
     ([greet], {"max_steps": True}, TypeError, "max_steps must be an int, not bool"),
     ([greet], {"max_steps": 1.5}, TypeError, "max_steps must be an int, not float"),
+    ([greet], {"max_calls": 0}, ValueError, "max_calls must be at least 1"),
+    ([greet], {"max_calls": None}, TypeError, "max_calls must be an int, not NoneType"),
     ([greet], {"parallel": 0}, ValueError, "parallel must be at least 1"),
     ([greet], {"parallel": "2"}, TypeError, "parallel must be an int"),
     ([greet], {"tool_timeout": 0}, ValueError, "tool_timeout must be above 0"),
@@ -657,29 +664,122 @@ async def test_a_value_becomes_content(value: Any, content: Any) -> None:
     assert result.error is None
 
 
+@dataclasses.dataclass
+class Reading:
+    at: datetime
+    by: UUID
+
+
+class Report(pydantic.BaseModel):
+    city: str = pydantic.Field(serialization_alias="town")
+    at: datetime
+
+
+@pydantic.dataclasses.dataclass
+class Point:
+    x: float
+
+
+@attrs.define
+class Nested:
+    report: Report
+    path: Path
+    _hidden: int = 3
+
+
+class Pair(NamedTuple):
+    one: int
+    two: Decimal
+
+
+class Struct(msgspec.Struct, rename="camel", tag="s"):
+    long_name: Point
+    absent: int | msgspec.UnsetType = msgspec.UNSET
+
+
+WHEN = datetime(2025, 1, 2, 3, 4, 5)  # noqa: DTZ001  # naive values are said too
+REPORT = Report(city="Lima", at=WHEN)
+SAID = {"city": "Lima", "at": "2025-01-02T03:04:05"}
+
+SAYABLE: list[tuple[Any, Any]] = [
+    (Path("a/b"), {"result": "a/b"}),
+    (UUID(int=1), {"result": "00000000-0000-0000-0000-000000000001"}),
+    (WHEN, {"result": "2025-01-02T03:04:05"}),
+    (Reading(WHEN, UUID(int=1)), {"at": "2025-01-02T03:04:05", "by": str(UUID(int=1))}),
+    (REPORT, SAID),
+    ({"a": REPORT, "b": {Path("x")}}, {"a": SAID, "b": ["x"]}),
+    (Point(1.5), {"x": 1.5}),
+    (Nested(REPORT, Path("x")), {"report": SAID, "path": "x"}),
+    (Pair(1, Decimal("2.50")), {"result": [1, "2.50"]}),
+    (Struct(Point(2.0)), {"type": "s", "longName": {"x": 2.0}}),
+    (Document({"at": WHEN}), {"at": "2025-01-02T03:04:05"}),
+]
+
+
+@pytest.mark.parametrize(("value", "data"), SAYABLE, ids=lambda each: repr(each)[:40])
+async def test_a_value_of_any_class_becomes_a_document(value: Any, data: Any) -> None:
+    """Dates, paths, records and pydantic's classes are said as JSON, nested at will."""
+    result, sent = await answered(value)
+    assert [part["document"]["data"] for part in sent] == [data]
+    assert result.value is value
+    result, sent = await answered([value] if isinstance(value, Report) else value)
+    assert [part["document"]["data"] for part in sent] == [data]
+
+
+class Broken(pydantic.BaseModel):
+    a: int
+
+    @pydantic.model_serializer
+    def _write(self) -> dict[str, Any]:
+        raise LookupError(CANARY)
+
+
+LOOP: dict[str, Any] = {}
+LOOP["itself"] = LOOP
+
 UNSAYABLE: dict[str, Any] = {
     "object": object(),
     "not a number": float("nan"),
+    "decimal": Decimal("sNaN"),
     "function": print,
+    "exception": ValueError("x"),
+    "generator": (i for i in range(2)),
+    "key": {(1, 2): 3},
     "half an emoji": "\ud83d",
     "half an emoji inside": {"a": "\ud83d"},
     "object inside": {"a": object()},
     "objects": [{"a": object()}],
+    "loop": LOOP,
+    "broken model": Broken(a=1),
     "document": Document({"a": object()}),
     "documents": [Document({"a": float("inf")})],
     "text part": TextContent("\ud83d"),
-    "document part": DocumentContent(Document({"a": {1, 2}})),
+    "document part": DocumentContent(Document({"a": {object()}})),
 }
 
 
+@pytest.mark.usefixtures("inline_threads")
+@pytest.mark.parametrize("how", ["report", "raise", lambda error, call: "never"])
 @pytest.mark.parametrize("name", UNSAYABLE)
-async def test_a_value_that_json_cannot_say_is_an_error_for_the_model(name: str) -> None:
-    """The run goes on; the model and ToolResult.error are told."""
-    result, sent = await answered(UNSAYABLE[name])
-    assert sent.startswith("error: ")
-    assert result.error == result.content == sent
-    assert isinstance(result.exception, TypeError | ValueError)
-    assert result.value is None
+async def test_a_value_that_json_cannot_say_is_an_error_for_the_developer(
+    name: str, how: Any
+) -> None:
+    """ToolError ends the run and names tool and type: the model did nothing wrong."""
+    value = UNSAYABLE[name]
+
+    def give() -> Any:
+        return value
+
+    client, transport = client_over(Answer(*pieces(calling(("give", "{}")))))
+    run = client.run_tools("Hi", tools=[give], on_tool_error=how)
+    heard: list[Exception] = []
+    run.on_error()(lambda error: heard.append(error))
+    with pytest.raises(ToolError, match=f"tool give returned an? {type(value).__name__}") as caught:
+        await run
+    assert (len(transport.requests), heard) == (1, [caught.value])
+    assert caught.value.partial is not None
+    assert caught.value.partial.tool_calls[0].name == "give"
+    assert caught.value.__cause__ is None is caught.value.__context__
 
 
 # --- failures ------------------------------------------------------------------------------------
@@ -813,6 +913,63 @@ async def test_a_tool_that_cancels_itself_is_told_to_the_model() -> None:
     assert results[1].value == "noon"
 
 
+def stops(error: type[Exception]) -> Callable[[], Any]:
+    def give() -> None:
+        raise error("no more")
+
+    return give
+
+
+def stops_async(error: type[Exception]) -> Callable[[], Any]:
+    async def give() -> None:
+        raise error("no more")
+
+    return give
+
+
+def stops_awaited(error: type[Exception]) -> Callable[[], Any]:
+    return lambda: stops_async(error)()
+
+
+@pytest.mark.usefixtures("inline_threads")
+@pytest.mark.parametrize("how", ["report", "raise"])
+@pytest.mark.parametrize("make", [stops, stops_async, stops_awaited])
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+async def test_a_tool_that_raises_the_end_of_an_iterator_has_failed(
+    error: type[Exception], make: Callable[[type[Exception]], Callable[[], Any]], how: Any
+) -> None:
+    """A RuntimeError, as PEP 479 has it: a future with StopIteration would never end."""
+    give = tool(name="give")(make(error))
+    client, transport = client_over(
+        Answer(*pieces(calling(("give", "{}")))), Answer(*pieces(plain()))
+    )
+    run = client.run_tools("Hi", tools=[give], on_tool_error=how)
+    if how == "raise":
+        with pytest.raises(RuntimeError, match=f"raised {error.__name__}"):
+            await run
+        return
+    result = next(e for e in await collect(run) if isinstance(e, ToolResult))
+    assert isinstance(result.exception, RuntimeError)
+    assert isinstance(result.exception.__cause__, error)
+    assert bodies(transport)[1]["messages"][-1]["content"].startswith("error: RuntimeError: ")
+
+
+async def test_the_words_of_an_exception_are_cut() -> None:
+    """4,096 characters at most are sent; the exception is whole for the caller."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    error = ValueError("x" * 100_000)
+    result, sent = await failing("report", error)
+    assert result.exception is error
+    assert len(sent) == len("error: ValueError: ") + 4096
+    assert sent.endswith("x…")
+    _, sent = await failing("report", Mute())
+    assert sent == "error: Mute: (its words cannot be read)"
+
+
 # --- in parallel ---------------------------------------------------------------------------------
 
 
@@ -887,6 +1044,32 @@ async def test_an_endless_loop_ends_with_all_that_was_said(steps: int) -> None:
     assert caught.value.partial.finish_reason == "TOOL_CALL"
     with pytest.raises(ToolLoopLimitError):
         await run
+
+
+@pytest.mark.parametrize(
+    ("each", "allowed", "steps"), [(129, 128, 0), (3, 2, 0), (2, 4, 2), (1, 3, 3)]
+)
+async def test_the_calls_of_all_steps_are_counted(each: int, allowed: int, steps: int) -> None:
+    """Past ``max_calls`` the run ends with the answer in hand, and none of its calls is run."""
+    count = 0
+
+    async def charge() -> str:
+        nonlocal count
+        count += 1
+        return "ok"
+
+    answer = pieces(calling(*[("charge", "{}")] * each))
+    client, transport = client_over(*[Answer(*answer) for _ in range(9)])
+    options: dict[str, Any] = {} if allowed == 128 else {"max_calls": allowed}
+    run = client.run_tools("Hi", tools=[charge], **options)
+    with pytest.raises(ToolLoopLimitError, match="raise max_calls, or ask for less") as caught:
+        await run
+    assert (count, len(transport.requests)) == (each * steps, steps + 1)
+    assert caught.value.partial is not None
+    assert len(caught.value.partial.tool_calls) == each
+    assert f"wants {each * (steps + 1)} tool calls in all, and {allowed} are allowed" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("reason", ["MAX_TOKENS", "COMPLETE", "STOP_SEQUENCE", "NEW_REASON"])

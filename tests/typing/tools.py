@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypedDict, assert_never, assert_type
+from typing import Any, NamedTuple, TypedDict, assert_never, assert_type
 
 import attrs
+import msgspec
+import pydantic
 
 from streamchat import (
     ChatResponse,
@@ -194,6 +196,32 @@ class Ticket:
 
 class Row(TypedDict):
     key: int
+
+
+class Spot(NamedTuple):
+    x: int
+
+
+class Struct(msgspec.Struct):
+    a: int
+
+
+class Model(pydantic.BaseModel):
+    a: int
+
+
+@tool
+async def takes_a_model(model: Model, spot: Spot) -> Model:
+    return model
+
+
+async def answers_of_other_libraries() -> None:
+    assert_type(await client.parse("Hi", into=Spot), Spot)
+    assert_type(await client.parse("Hi", into=Struct), Struct)
+    assert_type((await client.parse("Hi", into=Model)).a, int)
+    assert_type(await takes_a_model(Model(a=1), Spot(1)), Model)
+    client.run_tools("Hi", tools=[takes_a_model], max_calls=9)
+    client.run_tools("Hi", tools=[takes_a_model], max_calls="9")  # type: ignore[arg-type]
 
 
 async def parsed_answers() -> None:

@@ -1,0 +1,274 @@
+"""pydantic's types by their own schema and reader. Never the first to import pydantic.
+
+A class is recognised by its methods. What has none (a pydantic dataclass, ``EmailStr``, ``Annotated``
+with pydantic's validators) goes through ``TypeAdapter``: whoever made it has imported pydantic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from streamchat.protocol.kinds import (
+    EVERY_TYPE,
+    Kind,
+    Misfit,
+    Schema,
+    Write,
+    cut,
+    is_usable,
+    words_of,
+)
+from streamchat.protocol.plain import is_list, is_mapping
+
+__all__ = ["Foreign", "is_foreign", "is_foreign_metadata", "resolved"]
+
+
+def is_foreign(kind: Any) -> bool:
+    """Whether it is a class that pydantic reads."""
+    return isinstance(kind, type) and (
+        _is_model(kind)
+        or "__pydantic_validator__" in kind.__dict__
+        or hasattr(kind, "__get_pydantic_core_schema__")
+    )
+
+
+def _is_model(kind: Any) -> bool:
+    return callable(getattr(kind, "model_json_schema", None)) and callable(
+        getattr(kind, "model_validate", None)
+    )
+
+
+def is_foreign_metadata(metadata: Any) -> bool:
+    """Whether something in ``Annotated`` is there for pydantic."""
+    return (
+        type(metadata).__module__.partition(".")[0] == "pydantic"
+        or hasattr(metadata, "__get_pydantic_core_schema__")
+        or hasattr(metadata, "__get_pydantic_json_schema__")
+    )
+
+
+MAX_ERRORS = 10_000
+"""Errors that are asked for: each takes 2 us, and pydantic lists all or none."""
+
+
+class Foreign(Kind):
+    """A type that pydantic describes and reads, by its own rules (``ConfigDict(strict=True)`` is one).
+
+    Raises:
+        TypeError: pydantic has no JSON Schema for it; the message names the field.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self.label = getattr(kind, "__name__", None) or "pydantic"
+        self.name = self.label if isinstance(kind, type) else None
+        by: Any = kind if _is_model(kind) else _adapter(kind)
+        self._read: Callable[[bytes], Any]
+        if by is kind:
+            # As JSON: strict models read a date from text there.
+            from_json: Any = getattr(by, "model_validate_json", None)
+            self._read = from_json or (lambda text: by.model_validate(msgspec.json.decode(text)))
+            self.raw = _schema_of(kind, by.model_json_schema)
+        else:
+            self._read = by.validate_json
+            self.raw = _schema_of(kind, by.json_schema)
+        self._names = _property_names(self.raw)
+        said = resolved(self.raw, self.raw).get("type")
+        self.types = frozenset({said}) if said in EVERY_TYPE else EVERY_TYPE
+        if said == "number":
+            self.types = frozenset({"integer", "number"})
+
+    def schema(self, write: Write) -> Schema:
+        return self.raw
+
+    def size(self) -> int:
+        return 1 + len(str(self.raw)) // 64
+
+    def read(self, value: Any, strict: bool) -> Any:
+        try:
+            text = msgspec.json.encode(value)
+        except (UnicodeError, TypeError, ValueError):
+            text = b""
+        if not text:
+            raise Misfit("text that is not valid Unicode")
+        try:
+            read = self._read(text)
+        except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
+            problem = self._misfit(error, value)
+        else:
+            if not _has_non_finite_text(value) or _is_finite(read):
+                return read
+            problem = Misfit("a number that is out of range")
+        raise problem
+
+    def _misfit(self, error: Exception, value: Any) -> Misfit:
+        """The first of pydantic's errors."""
+        if type(error).__name__ != "ValidationError" or not hasattr(error, "errors"):
+            return Misfit(words_of(error))
+        by_pydantic: Any = error
+        count: int = by_pydantic.error_count()
+        if count > MAX_ERRORS:
+            return Misfit(f"{count} values that do not fit")
+        problems: list[Mapping[str, Any]] = by_pydantic.errors(
+            include_url=False, include_input=False
+        )
+        first = problems[0]
+        context: Mapping[str, Any] = first.get("ctx", {})
+        own = context.get("error")
+        if isinstance(own, BaseException):
+            reason = words_of(own)
+        elif first.get("type") == "union_tag_invalid":  # pydantic's words repeat the value
+            reason = f"expected one of {context.get('expected_tags', '')}"
+        else:
+            reason = cut(str(first.get("msg", "a value that its class refuses")))
+        return Misfit(reason, *self._place(first.get("loc", ()), value))
+
+    def _place(self, location: Sequence[Any], value: Any) -> list[Any]:
+        """pydantic's location as a place: names of union members are left out, keys are data."""
+        place: list[Any] = []
+        for part in location:
+            known = isinstance(part, str) and part in self._names
+            if is_mapping(value) and part in value:
+                place.append(part if known else None)
+                value = value[part]
+            elif is_list(value) and isinstance(part, int) and 0 <= part < len(value):
+                place.append(part)
+                value = value[part]
+            elif is_mapping(value) and known:
+                place.append(part)
+                value = None
+        return place
+
+
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    reason: str
+    try:
+        return TypeAdapter(kind)
+    except Exception as error:  # noqa: BLE001  # pydantic's own, or that of a hook of the caller's
+        reason = _first_line(error)
+    raise TypeError(reason)
+
+
+def _schema_of(kind: Any, say: Callable[[], Schema]) -> Schema:
+    reason: str
+    try:
+        said = say()
+    except Exception as error:  # noqa: BLE001  # pydantic's own, or that of a hook of the caller's
+        reason = _first_line(error)
+    else:
+        if not _needs_a_class(getattr(kind, "__pydantic_core_schema__", None)):
+            return said
+        reason = "JSON has no classes"
+    raise TypeError(_unsayable_field(kind) + reason)
+
+
+def _needs_a_class(core: Any) -> bool:
+    """Whether a core schema holds ``type[...]``, which has a JSON Schema but fits no JSON."""
+    waiting = [core]
+    while waiting:
+        part = waiting.pop()
+        if is_mapping(part):
+            if part.get("type") == "is-subclass":
+                return True
+            waiting += part.values()
+        elif is_list(part):
+            waiting += part
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def _unsayable_field(kind: Any) -> str:
+    """Which field of a model has no schema, with a colon; empty if no single one can be named."""
+    fields: Any = getattr(kind, "model_fields", None)
+    if not is_mapping(fields):
+        return ""
+    for name, field in fields.items():
+        annotation: Any = getattr(field, "annotation", None)
+        try:
+            adapter = _adapter(annotation)
+            adapter.json_schema()
+        except Exception:  # noqa: BLE001  # only which one matters
+            return f"{name}: "
+        if _needs_a_class(adapter.core_schema):
+            return f"{name}: "
+    return ""
+
+
+def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Schema:
+    """A schema without a reference at its top."""
+    found = dict(schema)
+    for _ in range(32):
+        reference = found.pop("$ref", None)
+        if not isinstance(reference, str):
+            break
+        name = reference.removeprefix("#/$defs/")
+        found = {**root.get("$defs", {}).get(name, {}), **found}
+    return found
+
+
+def _property_names(schema: Any) -> frozenset[str]:
+    names: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if is_mapping(part):
+            if is_mapping(part.get("properties")):
+                names.update(part["properties"])
+            waiting += part.values()
+        elif is_list(part):
+            waiting += part
+    return frozenset(names)
+
+
+# --- non-finite numbers --------------------------------------------------------------------------
+
+_NON_FINITE = re.compile(
+    r"\s*[+-]?(?:s?nan\d*|inf(?:inity)?|[0-9._]+e\+?[0-9_]{3,})\s*", re.IGNORECASE
+)
+
+
+def _has_non_finite_text(value: Any) -> bool:
+    """Whether plain data contains text that pydantic would read as NaN, infinity or a huge number."""
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            if len(part) < 64 and _NON_FINITE.fullmatch(part):
+                return True
+        elif is_mapping(part):
+            waiting += part.values()
+        elif is_list(part):
+            waiting += part
+    return False
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers that came from the data are finite; defaults are not checked."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, float | Decimal):
+            if not is_usable(part):
+                return False
+        elif isinstance(part, str | bytes | int) or part is None or id(part) in seen:
+            continue
+        else:
+            seen.add(id(part))
+            if is_mapping(part):
+                waiting += part.values()
+            elif isinstance(part, list | tuple | set | frozenset):
+                waiting += part
+            elif hasattr(part, "__dict__"):
+                given: Any = getattr(part, "model_fields_set", None)
+                own: Mapping[str, Any] = part.__dict__
+                waiting += [own[name] for name in own if given is None or name in given]
+    return True
