@@ -15,6 +15,7 @@ from streamchat.dispatcher import Dispatcher, Handler
 from streamchat.middleware import Send
 from streamchat.policy import Retry, Timeout
 from streamchat.protocol.errors import (
+    AnswerTooLargeError,
     AuthenticationError,
     BadRequestError,
     ConcurrencyError,
@@ -128,6 +129,7 @@ __all__ = [
     "Retry",
     "Timeout",
     # protocol.errors
+    "AnswerTooLargeError",
     "AuthenticationError",
     "BadRequestError",
     "ConcurrencyError",

@@ -26,7 +26,7 @@ from streamchat.credentials import (
 )
 from streamchat.dispatcher import Dispatcher, Handler, Listeners, as_dispatchers
 from streamchat.middleware import Middleware, chain, checked_middleware
-from streamchat.plan import Pacer, Plan
+from streamchat.plan import MAX_ANSWER_BYTES, Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import is_mapping, repair_surrogates
@@ -86,6 +86,7 @@ class Client(Listeners):
         insecure_tls: allow an ``ssl`` context that does not check the server's certificate or name.
         limiter: requests and tokens a minute of everything that this client sends, unless a call
             names another; may be shared with other clients.
+        max_answer_bytes: the largest answer, in bytes of its body, decoded; 256 MiB by default.
 
     Raises:
         ConfigurationError: no key for Cohere's own host, or a setting that cannot work; the message
@@ -115,6 +116,7 @@ class Client(Listeners):
         extra_body: Mapping[str, Any] | None = None,
         insecure_tls: bool = False,
         limiter: Limiter | None = None,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
@@ -155,6 +157,7 @@ class Client(Listeners):
         self._headers = _request_headers(key, client_name, headers)
         self._extra_body = checked_extra_body(extra_body)
         self._limiter = _checked_limiter(limiter)
+        self._max_answer_bytes = _checked_bytes(max_answer_bytes)
         self._budget = RetryBudget()
         self._dispatcher = Dispatcher()
         self._middleware: list[Middleware] = []
@@ -179,6 +182,7 @@ class Client(Listeners):
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
         limiter: Limiter | None = None,
+        max_answer_bytes: int | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatStream:
         """An answer, streamed. Nothing is sent before it is entered, iterated or awaited.
@@ -192,6 +196,7 @@ class Client(Listeners):
             retry: instead of the client's.
             headers: sent over the client's.
             limiter: instead of the client's; every attempt waits for its turn.
+            max_answer_bytes: instead of the client's.
             **options: any other field of Chat v2; see :class:`~streamchat.ChatOptions`.
 
         Raises:
@@ -209,6 +214,7 @@ class Client(Listeners):
             retry=retry,
             headers=headers,
             limiter=limiter,
+            max_answer_bytes=max_answer_bytes,
             **options,
         )
 
@@ -223,6 +229,7 @@ class Client(Listeners):
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
         limiter: Limiter | None = None,
+        max_answer_bytes: int | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatResponse:
         """The whole answer; takes and raises what :meth:`chat_stream` does.
@@ -240,6 +247,7 @@ class Client(Listeners):
             retry=retry,
             headers=headers,
             limiter=limiter,
+            max_answer_bytes=max_answer_bytes,
             **options,
         )
         return await stream
@@ -251,6 +259,7 @@ class Client(Listeners):
         concurrency: int = 64,
         ordered: bool = False,
         limiter: Limiter | None = None,
+        max_answer_bytes: int | None = None,
         on_error: OnError = "return",
         adaptive: bool = False,
         stop: Stop | None = None,
@@ -322,6 +331,7 @@ class Client(Listeners):
             "timeout": timeout,
             "retry": retry,
             "headers": headers,
+            "max_answer_bytes": max_answer_bytes,
             **options,
         }
 
@@ -360,6 +370,7 @@ class Client(Listeners):
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
         limiter: Limiter | None = None,
+        max_answer_bytes: int | None = None,
         **options: Unpack[CommonOptions],
     ) -> ToolRun:
         """Ask, call the tools that the model wants, tell it their results, until it answers.
@@ -378,7 +389,7 @@ class Client(Listeners):
                 ``(error, call)`` that says what the model is told.
             strict_tools: the server's own check (beta).
             tool_choice: ``"REQUIRED"`` is sent with the first request only.
-            model, handlers, data, timeout, retry, headers, limiter, **options: as for
+            model, handlers, data, timeout, retry, headers, limiter, max_answer_bytes, **options: as for
                 :meth:`chat_stream`, for each of the requests.
 
         Raises:
@@ -418,6 +429,7 @@ class Client(Listeners):
                 retry=retry,
                 headers=headers,
                 limiter=limiter,
+                max_answer_bytes=max_answer_bytes,
                 **options,
             )
 
@@ -444,6 +456,7 @@ class Client(Listeners):
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
         limiter: Limiter | None = None,
+        max_answer_bytes: int | None = None,
         **options: Unpack[CommonOptions],
     ) -> ParsedAnswer[T]:
         """An answer as a value of a type: ``order = await client.parse("...", into=Order)``.
@@ -456,7 +469,7 @@ class Client(Listeners):
             into: an attrs class, a dataclass, a ``TypedDict``, a ``NamedTuple``, a ``msgspec.Struct`` or a
                 pydantic class, nested at will.
             repair: if the answer does not fit, tell the model why and ask once more.
-            model, handlers, data, timeout, retry, headers, limiter, **options: as for
+            model, handlers, data, timeout, retry, headers, limiter, max_answer_bytes, **options: as for
                 :meth:`chat_stream`; ``documents`` cannot go with it.
 
         Raises:
@@ -487,6 +500,7 @@ class Client(Listeners):
                 retry=retry,
                 headers=headers,
                 limiter=limiter,
+                max_answer_bytes=max_answer_bytes,
                 **options,
             )
 
@@ -546,6 +560,7 @@ class Client(Listeners):
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
         limiter: Limiter | None = None,
+        max_answer_bytes: int | None = None,
         index: int | None = None,
         pacer: Pacer | None = None,
         **options: Unpack[ChatOptions],
@@ -577,6 +592,7 @@ class Client(Listeners):
             retry=_instance("retry", retry, Retry, self._retry),
             budget=self._budget,
             max_event_bytes=self._max_event_bytes,
+            max_answer_bytes=_checked_bytes(max_answer_bytes, self._max_answer_bytes),
             data=data,
             index=index,
             pacer=pacer,
@@ -610,6 +626,16 @@ class Client(Listeners):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _checked_bytes(value: int | None, default: int = MAX_ANSWER_BYTES) -> int:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"max_answer_bytes must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"max_answer_bytes must be at least 1, not {value}")
+    return value
 
 
 def _checked_limiter(limiter: Limiter | None) -> Limiter | None:

@@ -16,7 +16,10 @@ from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatRequest
 from streamchat.transport import Transport
 
-__all__ = ["Pacer", "Plan"]
+__all__ = ["MAX_ANSWER_BYTES", "Pacer", "Plan"]
+
+MAX_ANSWER_BYTES = 256 * 2**20
+"""The largest answer by default: a hundred times what the longest output of a model takes."""
 
 
 class Pacer(Protocol):
@@ -43,6 +46,7 @@ class Plan:
     retry: Retry
     budget: RetryBudget
     max_event_bytes: int
+    max_answer_bytes: int = MAX_ANSWER_BYTES
     data: Any = None
     index: int | None = None
     pacer: Pacer | None = None

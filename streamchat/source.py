@@ -16,6 +16,7 @@ from streamchat.framing import Framing, framing_of, not_an_answer
 from streamchat.plan import Plan
 from streamchat.policy import retry_delay
 from streamchat.protocol.errors import (
+    AnswerTooLargeError,
     GenerationError,
     ProtocolError,
     StatusError,
@@ -51,6 +52,7 @@ class Source:
         "_body",
         "_exchange",
         "_plan",
+        "_received",
         "_scope",
         "_unyielded",
         "_waited",
@@ -75,6 +77,8 @@ class Source:
         self._aborted: TransportError | None = None
         self._scope: asyncio.Timeout | None = None
         self._unyielded = 0
+        # Bytes of the body of this attempt, decoded.
+        self._received = 0
         # How long the wait for the next event has been, if unknown events came in between.
         self._waited = 0.0
         self.reader = EventReader(plan.max_event_bytes)
@@ -173,6 +177,7 @@ class Source:
         """One try, up to its first event; or why it failed."""
         plan = self._plan
         self._exchange = self.first_byte_at = self.arrived = None
+        self._received = 0
         watchdog.begin_attempt()
         exchange = await self._exchange_or_failure(watchdog)
         if isinstance(exchange, StreamChatError):
@@ -291,6 +296,9 @@ class Source:
         while True:
             chunk = head or await exchange.read()
             head = b""
+            self._received += len(chunk)
+            if self._received > self._plan.max_answer_bytes:
+                raise AnswerTooLargeError(limit=self._plan.max_answer_bytes)
             if not chunk:
                 items = reader.finish()
                 if not items:
@@ -304,7 +312,7 @@ class Source:
             reader.skip(items)
             if reader.too_large is not None:
                 raise reader.too_large
-            self._unyielded += SKIPPED_CHUNK
+            self._unyielded += max(SKIPPED_CHUNK, len(items))
             if self._unyielded >= YIELD_EVERY:
                 self._unyielded = 0
                 await asyncio.sleep(0)

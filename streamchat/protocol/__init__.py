@@ -24,6 +24,7 @@ from streamchat.protocol.codec import (
     encode_event,
 )
 from streamchat.protocol.errors import (
+    AnswerTooLargeError,
     AuthenticationError,
     BadRequestError,
     ConcurrencyError,
@@ -63,6 +64,7 @@ __all__ = [
     "DONE",
     "Accumulator",
     "AnyMessage",
+    "AnswerTooLargeError",
     "AuthenticationError",
     "BadRequestError",
     "ChatOptions",

@@ -59,7 +59,7 @@ class _Block(GrowingText):
 
     def __init__(self, kind: ContentKind | None, *pieces: str, is_declared: bool = False) -> None:
         super().__init__(*pieces)
-        self.kind = kind
+        self.kind: ContentKind | None = kind
         """``None`` while only a start without a kind was received: the first piece tells it."""
         self.is_declared = is_declared
         """Whether a start was received."""

@@ -46,10 +46,12 @@ from streamchat.protocol.json_fields import Malformed, repair
 from streamchat.protocol.messages import ToolCall, ToolCallFunction
 from streamchat.protocol.plain import (
     FLAT,
+    MAX_VALUES,
     TOO_DEEP,
     as_dict,
     decode_json,
     encode_json,
+    holds_too_many,
     is_list,
     is_mapping,
     is_nested_deeper,
@@ -131,7 +133,8 @@ def decode_events(frame: Frame) -> Sequence[Event]:
         DecodeError, GenerationError: as :func:`decode_event`.
     """
     data = frame.data
-    if frame.event != "error" and (len(data) <= FLAT or not nested_too_deeply(data)):
+    is_small = len(data) <= FLAT or not (nested_too_deeply(data) or holds_too_many(data))
+    if is_small and frame.event != "error":
         try:
             wire = decode_wire(frame.data)
             return (_BUILDERS[type(wire)](wire),)
@@ -146,9 +149,11 @@ def _decode_plainly(frame: Frame) -> Sequence[Event]:
     if not frame.data.strip():
         return _fail("") if is_error else ()
     problem = ""
+    if holds_too_many(frame.data) and not nested_too_deeply(frame.data):
+        problem = f"more than {MAX_VALUES} JSON values"
     data: Any = None
     try:
-        data = decode_json(frame.data)
+        data = None if problem else decode_json(frame.data)
     except ValueError as error:
         problem = str(error)
     if problem:

@@ -11,7 +11,7 @@ The tree::
       StatusError                           the server answered with another status than 200
         BadRequestError 400 ... ServerError 5xx
       ProtocolError                         the server sent what Chat v2 does not allow
-        DecodeError | FrameTooLargeError | UnexpectedContentTypeError
+        DecodeError | FrameTooLargeError | AnswerTooLargeError | UnexpectedContentTypeError
       GenerationError                       the model's answer failed (finish reason ERROR, TIMEOUT)
       StructureError (ValueError)           the answer does not fit the type that was asked for
       ToolError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from streamchat.protocol.sse import Frame
 
 __all__ = [
+    "AnswerTooLargeError",
     "AuthenticationError",
     "BadRequestError",
     "ConcurrencyError",
@@ -281,6 +282,17 @@ class FrameTooLargeError(ProtocolError):
         """The limit, in bytes."""
         self.frames: Sequence[Frame] = frames
         """The complete frames of the same chunk, in order: nothing received is lost."""
+
+
+class AnswerTooLargeError(ProtocolError):
+    """The body of an answer is larger than the limit. What came before is in ``partial``."""
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(
+            f"the answer is larger than {limit} bytes; raise max_answer_bytes if that is expected"
+        )
+        self.limit = limit
+        """The limit, in bytes of the body, decoded."""
 
 
 class UnexpectedContentTypeError(ProtocolError):

@@ -7,7 +7,7 @@ Each function takes the object, the field's name and the object's JSON path, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from streamchat.protocol.plain import is_list, is_mapping, json_name, repair_surrogates
 
@@ -108,13 +108,14 @@ def several_of(value: Any) -> Sequence[Any]:
 
 
 def repair(value: Any) -> Any:
-    """Plain data without lone surrogates; objects and lists are copied."""
+    """Decoded JSON without lone surrogates; objects and lists are copied."""
     if isinstance(value, str):
-        return repair_surrogates(value)
-    if is_mapping(value):
-        return {repair_surrogates(name): repair(item) for name, item in value.items()}
-    if is_list(value):
-        return [repair(item) for item in value]
+        return value if value.isascii() else repair_surrogates(value)
+    if isinstance(value, dict):
+        named = cast("dict[str, Any]", value)
+        return {repair_surrogates(name): repair(item) for name, item in named.items()}
+    if isinstance(value, list):
+        return [repair(item) for item in cast("list[Any]", value)]
     return value
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NoReturn, TypeGuard
 
@@ -21,11 +21,13 @@ __all__ = [
     "FLAT",
     "MAX_COPIED_DEPTH",
     "MAX_DEPTH",
+    "MAX_VALUES",
     "TOO_DEEP",
     "as_dict",
     "decode_json",
     "dumped",
     "encode_json",
+    "holds_too_many",
     "is_list",
     "is_mapping",
     "is_nested_deeper",
@@ -42,6 +44,9 @@ Interpreters and parsers have limits of their own, which depend on the Python ve
 caller's stack; this one is below all of them.
 """
 FLAT = 2 * MAX_DEPTH
+MAX_VALUES = 100_000
+"""Values that one event may hold. Each is at least a token of the prompt or of the answer, and half of
+what the largest context holds; each takes up to 100 bytes of memory and 1 us to read."""
 """Bytes of JSON that cannot nest deeper than ``MAX_DEPTH``: each level is opened and closed."""
 MAX_COPIED_DEPTH = MAX_DEPTH + 16
 """Levels that :func:`to_plain` follows; beyond them a self-referencing object is assumed.
@@ -236,6 +241,7 @@ def decode_json(text: bytes | str, *, levels: int = MAX_DEPTH) -> Any:
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _WINDOW = 1 << 14
+_PART = 1 << 18
 
 
 def nested_too_deeply(text: bytes | str, levels: int = MAX_DEPTH) -> bool:
@@ -253,18 +259,43 @@ def nested_too_deeply(text: bytes | str, levels: int = MAX_DEPTH) -> bool:
         text = text.encode("utf-8", "surrogatepass")
     elif text.count(b"[") + text.count(b"{") <= levels:
         return False
+    depth = 0
+    for outside in _outside_strings(text):
+        steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)).cast("b")
+        for start in range(0, len(steps), _WINDOW):
+            depths = list(accumulate(steps[start : start + _WINDOW], initial=depth))
+            if max(depths) > levels:
+                return True
+            depth = depths[-1]
+    return False
+
+
+def _outside_strings(text: bytes) -> Iterator[bytes]:
+    """JSON text without its strings, a part at a time: what is cut at each quote takes memory."""
     # A backslash is an escape inside a string, and a mistake outside of one.
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b"".join(text.split(b'"')[::2])
-    steps = memoryview(outside.translate(_STEPS, _NO_BRACKETS)).cast("b")
-    depth = 0
-    for start in range(0, len(steps), _WINDOW):
-        depths = list(accumulate(steps[start : start + _WINDOW], initial=depth))
-        if max(depths) > levels:
+    is_inside = 0
+    for start in range(0, len(text), _PART):
+        parts = text[start : start + _PART].split(b'"')
+        yield b"".join(parts[is_inside::2])
+        is_inside ^= (len(parts) - 1) & 1
+
+
+def holds_too_many(text: bytes) -> bool:
+    """Whether JSON text holds more than :data:`MAX_VALUES` values; nothing is done for short text."""
+    if len(text) <= 2 * MAX_VALUES or _separators(text) <= MAX_VALUES:
+        return False
+    count = 0
+    for outside in _outside_strings(text):
+        count += _separators(outside)
+        if count > MAX_VALUES:
             return True
-        depth = depths[-1]
     return False
+
+
+def _separators(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def is_nested_deeper(value: Any, levels: int = MAX_DEPTH) -> bool:

@@ -139,8 +139,8 @@ class EventReader:
         blocks = decoder.cut(chunk)
         if decoder.error is not None:
             self.is_over = True
-        if blocks is None:
-            return ()
+        if blocks is None or (blocks[:1] in (b"", b"\n") and not blocks.strip(b"\n")):
+            return ()  # or blank lines alone, which may be very many
         if lane is not None:
             texts = lane.read_run(blocks)
             if texts is not None:

@@ -14,6 +14,7 @@ from streamchat.protocol import ChatResponse, Frame
 from streamchat.protocol import errors as module
 from streamchat.protocol.error_body import clean_words, error_message, error_words, status_error
 from streamchat.protocol.errors import (
+    AnswerTooLargeError,
     AuthenticationError,
     BadRequestError,
     ConcurrencyError,
@@ -69,6 +70,7 @@ TREE: dict[type, tuple[type, ...]] = {
     ProtocolError: (StreamChatError,),
     DecodeError: (ProtocolError,),
     FrameTooLargeError: (ProtocolError,),
+    AnswerTooLargeError: (ProtocolError,),
     UnexpectedContentTypeError: (ProtocolError,),
     GenerationError: (StreamChatError,),
     StopReachedError: (StreamChatError,),
@@ -121,6 +123,7 @@ EXAMPLES: dict[type, StreamChatError] = {
     **{cls: status(cls) for cls in TREE if issubclass(cls, StatusError)},
     DecodeError: DecodeError("no type", event_type="x", path="$.type", payload=b"{}"),
     FrameTooLargeError: FrameTooLargeError(limit=10, frames=[Frame("a", b"b", "c", 5)]),
+    AnswerTooLargeError: AnswerTooLargeError(limit=10),
     UnexpectedContentTypeError: UnexpectedContentTypeError(
         "HTML", content_type="text/html", body=b"<p>"
     ),
@@ -229,6 +232,7 @@ def test_errors_start_without_an_answer(cls: type) -> None:
             DecodeError,
         ),
         ({"limit": 10, "frames": [Frame("a", b"b", "c", 5)]}, FrameTooLargeError),
+        ({"limit": 10}, AnswerTooLargeError),
         ({"content_type": "text/html", "body": b"<p>"}, UnexpectedContentTypeError),
         ({"finish_reason": "ERROR", "error": "e", "error_type": "T"}, GenerationError),
         ({"reason": "no int", "text": "{}", "path": "$.count"}, StructureError),

@@ -587,3 +587,51 @@ def test_events_that_are_read_are_events() -> None:
         type(decode_event(Frame(data=json.dumps(each).encode()))) for each in usual
     ]
     assert isinstance(decode_event(Frame(data=json.dumps(ended("citation")).encode())), CitationEnd)
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        '{"type":"new","x":[%s]}',
+        '{"type":"message-start","delta":{"message":{"content":[%s]}}}',
+        '{"type":"message-end","delta":{"usage":{"x":[%s]}}}',
+        '{"type":"citation-start","delta":{"message":{"citations":{"sources":[%s]}}}}',
+        '{"message":[%s]}',
+        "[%s]",
+    ],
+)
+@pytest.mark.parametrize("item", ["{}", "1", "[]", '"\\""', '{"a":1}'])
+def test_an_event_of_too_many_values_is_an_error(template: str, item: str) -> None:
+    """Each takes a hundred bytes of memory, and none is a token that a model reads."""
+    data = (template % ",".join([item] * 100_001)).encode()
+    with pytest.raises(DecodeError, match="more than 100000 JSON values"):
+        decode_event(Frame(data=data))
+
+
+def test_text_with_many_commas_is_not_many_values() -> None:
+    """What stands inside of strings is not counted."""
+    text = ",[{" * 200_000
+    found = decode_event(Frame(data=json.dumps(delta(text)).encode()))
+    assert ContentDelta(text) == found
+    quoted = '\\",[{\\\\' * 100_000
+    found = decode_event(Frame(data=json.dumps(delta(quoted)).encode()))
+    assert ContentDelta(quoted) == found
+
+
+def test_a_large_document_is_read() -> None:
+    """Half a context of numbers in a citation's document."""
+    document = {"rows": [[n, n + 1, n + 2] for n in range(24_000)]}
+    citation = {
+        "start": 0,
+        "end": 1,
+        "text": "x",
+        "sources": [{"type": "tool", "tool_output": document}],
+    }
+    found = decode_event(
+        Frame(data=json.dumps(event("citation-start", citations=citation)).encode())
+    )
+    assert isinstance(found, CitationStart)
+    assert found.citation.sources[0].tool_output == document

@@ -199,11 +199,7 @@ def test_nothing_goes_in_circles() -> None:
 @pytest.mark.parametrize("name", PURE)
 def test_the_core_is_pure(name: str) -> None:
     """No loop, no network, no files, no clock, no chance, no threads: under any transport alike."""
-    impure = [
-        found
-        for found in imports_of(name)
-        if found.target.split(".")[0] in IMPURE
-    ]
+    impure = [found for found in imports_of(name) if found.target.split(".")[0] in IMPURE]
     assert impure == []
 
 

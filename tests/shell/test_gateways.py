@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from streamchat import (
+    AnswerTooLargeError,
     ChatStream,
+    Client,
     ContentDelta,
     DecodeError,
     Event,
@@ -443,3 +445,55 @@ async def test_an_empty_body_is_an_early_end() -> None:
         )
         stream = make_stream(transport=transport, retry=WITHOUT_JITTER)
         assert (await stream).text == "Hello there!"
+
+
+# --- the size of an answer -----------------------------------------------------------------------
+
+
+async def test_an_answer_over_its_limit_is_an_error_with_what_came_before() -> None:
+    """Counted over the whole body, comments and unknown events included."""
+    sent = pieces(plain())
+    limit = sum(map(len, sent[:4])) + 10
+    for more in (b": c\n\n" * 100, PINGS["typed"] * 100, b"".join(sent[2:])):
+        transport = FakeTransport(Answer(*sent[:4], more, *sent[4:]))
+        stream = make_stream(transport=transport)
+        object.__setattr__(stream._plan, "max_answer_bytes", limit)
+        with pytest.raises(AnswerTooLargeError, match="raise max_answer_bytes") as caught:
+            await stream
+        assert caught.value.limit == limit
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "Hello there"
+        assert caught.value.attempts == 1
+
+
+async def test_an_answer_of_the_limit_is_read() -> None:
+    """To the byte; each attempt begins anew."""
+    sent = body(plain())
+    transport = FakeTransport(Answer(error(code=503)), Answer(sent))
+    stream = make_stream(transport=transport, retry=WITHOUT_JITTER)
+    object.__setattr__(stream._plan, "max_answer_bytes", len(sent))
+    assert (await stream).text == "Hello there!"
+
+
+@pytest.mark.parametrize(
+    ("expected", "value"), [(TypeError, "1"), (TypeError, True), (TypeError, 1.5), (ValueError, 0)]
+)
+async def test_a_limit_of_an_answer_that_means_nothing_is_refused(
+    expected: type[Exception], value: Any
+) -> None:
+    """At the client and at the call; it is named."""
+    with pytest.raises(expected, match="max_answer_bytes"):
+        Client("k", base_url="http://127.0.0.1:1", model="m", max_answer_bytes=value)
+    client = Client("k", base_url="http://127.0.0.1:1", model="m")
+    with pytest.raises(expected, match="max_answer_bytes"):
+        client.chat_stream("Hi", max_answer_bytes=value)
+
+
+async def test_the_limit_of_an_answer_is_the_clients_or_the_calls() -> None:
+    """256 MiB unless one of them says otherwise."""
+    client = Client("k", base_url="http://127.0.0.1:1", model="m")
+    assert client.chat_stream("Hi")._plan.max_answer_bytes == 256 * 2**20
+    assert client.chat_stream("Hi", max_answer_bytes=7)._plan.max_answer_bytes == 7
+    client = Client("k", base_url="http://127.0.0.1:1", model="m", max_answer_bytes=9)
+    assert client.chat_stream("Hi")._plan.max_answer_bytes == 9
+    assert client.chat_stream("Hi", max_answer_bytes=7)._plan.max_answer_bytes == 7
