@@ -114,8 +114,8 @@ def repair(value: Any) -> Any:
     if isinstance(value, dict):
         named = cast("dict[str, Any]", value)
         return {repair_surrogates(name): repair(item) for name, item in named.items()}
-    if isinstance(value, list):
-        return [repair(item) for item in cast("list[Any]", value)]
+    if is_list(value):
+        return [repair(item) for item in value]
     return value
 
 
