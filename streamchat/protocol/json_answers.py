@@ -46,6 +46,7 @@ __all__ = [
     "logprobs_from_json",
     "message_from_json",
     "response_from_json",
+    "tool_call_from_json",
     "usage_from_json",
 ]
 
@@ -171,7 +172,10 @@ def message_from_json(message: Json, path: str) -> AssistantMessage:
     return AssistantMessage(
         [_part(each, f"{path}.content[{place}]") for place, each in enumerate(content)],
         text_of(message, "tool_plan", path) or "",
-        [_call(each, f"{path}.tool_calls[{place}]") for place, each in enumerate(calls)],
+        [
+            tool_call_from_json(each, f"{path}.tool_calls[{place}]")
+            for place, each in enumerate(calls)
+        ],
         [
             citation_from_json(each, f"{path}.citations[{place}]")
             for place, each in enumerate(citations)
@@ -190,7 +194,8 @@ def _part(value: Any, path: str) -> TextContent | ThinkingContent:
     return TextContent(piece) if kind == "text" else ThinkingContent(piece)
 
 
-def _call(value: Any, path: str) -> ToolCall:
+def tool_call_from_json(value: Any, path: str) -> ToolCall:
+    """A whole tool call of an answer; its function is required."""
     fields = as_object(value, path)
     if fields.get("function") is None:
         raise Malformed("required field missing", f"{path}.function")
