@@ -9,6 +9,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ssl import CERT_NONE
+from stringprep import in_table_b1
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
@@ -747,6 +748,8 @@ def _checked_base_url(base_url: str, *, allow_http: bool) -> str:
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a str, not {type(base_url).__name__}")
     base_url = veiled(base_url.strip())  # files and .env leave a line end
+    if any(c in "\t\r\n" for c in base_url):  # urlsplit() would leave them out, aiohttp not
+        raise ConfigurationError("base_url (CO_API_URL) must not hold a tab or a line end")
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname or "", parts.port
@@ -791,6 +794,8 @@ def _wrong_with_host(host: str) -> str | None:
     labels = _DOTS.split(unicodedata.normalize("NFKC", host).lower())
     if labels[-1] == "" and len(labels) > 1:
         del labels[-1]  # the dot of the root
+    # IDNA leaves out letters that mean nothing (RFC 3454 B.1), perhaps all of a label.
+    labels = ["".join(c for c in label if not in_table_b1(c)) for label in labels]
     sizes = [
         len(label) if label.isascii() else len(b"xn--" + label.encode("punycode"))
         for label in labels

@@ -11,7 +11,14 @@ import re
 from collections.abc import Mapping
 
 from streamchat.masking import Mask
-from streamchat.protocol.error_body import clean_words, error_words
+from streamchat.protocol.error_body import (
+    EVENT_STREAM_STARTS,
+    clean_words,
+    error_words,
+    is_answer,
+    may_be_answer,
+    text_of,
+)
 from streamchat.protocol.errors import UnexpectedContentTypeError
 from streamchat.protocol.from_json import KNOWN_TYPES, foreign_name
 from streamchat.protocol.plain import decode_json, is_mapping
@@ -54,26 +61,18 @@ async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
     if kind != JSON and not is_stream_type(kind):
         return Framing.OTHER, b""
     head = chunk = await exchange.read()
-    while chunk and not _text_of(head) and len(head) < _FIRST_LINE_BYTES:
+    while chunk and not text_of(head) and len(head) < _FIRST_LINE_BYTES:
         chunk = await exchange.read()
         head += chunk
-    if not _text_of(head).startswith((b"{", b"[")):
-        is_empty = not _text_of(head)  # an early end, whatever was meant to come
+    if not text_of(head).startswith((b"{", b"[")):
+        is_empty = not text_of(head)  # an early end, whatever was meant to come
         is_stream = kind == EVENT_STREAM or is_empty
         return (Framing.EVENT_STREAM if is_stream else Framing.OTHER), head
-    while chunk and b"\n" not in _text_of(head) and len(head) < _FIRST_LINE_BYTES:
+    while chunk and b"\n" not in text_of(head) and len(head) < _FIRST_LINE_BYTES:
         chunk = await exchange.read()
         head += chunk
-    is_event = _is_event(_text_of(head), kind)
+    is_event = _is_event(text_of(head), kind)
     return (Framing.JSON_LINES if is_event else Framing.OTHER), head
-
-
-_BOM = b"\xef\xbb\xbf"
-
-
-def _text_of(head: bytes) -> bytes:
-    """The start of a body without byte order mark and white space; empty while there is no more."""
-    return b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip()
 
 
 def _is_event(start: bytes, kind: str) -> bool:
@@ -126,13 +125,10 @@ async def not_an_answer(
     )
 
 
-_EVENT_STREAM_STARTS = (b"event:", b"data:", b"id:", b"retry:", b":")
-
-
 def _described(body: bytes) -> str:
     """The words of an error, or the start of a text; of an answer only what it looks like."""
-    start = _text_of(body)
-    if start.startswith(_EVENT_STREAM_STARTS):
+    start = text_of(body)
+    if start.startswith(EVENT_STREAM_STARTS):
         return "the body looks like an event stream"
     for text in (start, start.partition(b"\n")[0]):
         try:
@@ -145,5 +141,9 @@ def _described(body: bytes) -> str:
         looks_like = foreign_name(data) if is_mapping(data) else ""
         if looks_like:
             return f"the body looks like {looks_like}"
+        if is_answer(data):
+            return "the body looks like an answer"
         return words[:200] or "the body is JSON without words of an error"
+    if may_be_answer(start):
+        return "the body looks like JSON, cut off or malformed"
     return clean_words(start[:2000].decode("utf-8", "replace"), 200)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from streamchat.framing import Framing, framing_of, not_an_answer
 from streamchat.plan import Plan
-from streamchat.policy import retry_delay
+from streamchat.policy import is_retryable, retry_delay
 from streamchat.protocol.errors import (
     AnswerTooLargeError,
     GenerationError,
@@ -24,8 +24,9 @@ from streamchat.protocol.errors import (
     TransportError,
     TruncatedStreamError,
 )
+from streamchat.protocol.events import MessageEnd
 from streamchat.protocol.reader import EventReader, Item
-from streamchat.refusal import refusal, timed_out
+from streamchat.refusal import failed_generation, refusal, timed_out
 from streamchat.transport import Exchange, passage
 from streamchat.watchdog import Watchdog
 
@@ -37,8 +38,9 @@ YIELD_EVERY = 256
 hold up the others; 0.01 us per event."""
 SKIPPED_CHUNK = 32
 """What a chunk without any event counts as: 8 of up to 32 KiB are read between two turns."""
-MAX_EARLY = 1000
-"""Unknown events before the first of Chat v2; they are kept until it comes."""
+MAX_EARLY_BYTES = 16 * 1024 * 1024
+"""Unknown events before the first of Chat v2, which are kept until it comes: 64 bytes each and their
+size."""
 _log = logging.getLogger("streamchat")
 """One record a retry, level INFO, without content or headers; no handler is installed."""
 
@@ -220,17 +222,27 @@ class Source:
             lines=framing is Framing.JSON_LINES,
             used_call_ids=plan.used_call_ids,
         )
-        items = list(await self.receive(head))
+        items: list[Item] = []
+        size = 0
+        latest = await self.receive(head)
         while self.arrived is None:  # no event of Chat v2 so far
-            if len(items) > MAX_EARLY:
+            items += latest
+            size += sum(64 + len(item) for item in latest if isinstance(item, bytes))
+            if size > MAX_EARLY_BYTES:
                 raise ProtocolError(
                     f"{plan.transport.host} sent {len(items)} events that Chat v2 does not have, and "
                     "none that it has"
                 )
-            items += await self.receive(b"")
-        failure = reader.first_failure(items)
+            latest = await self.receive(b"")
+        items += latest
+        failure = reader.first_failure(latest)
         if failure is None or isinstance(failure, GenerationError):
             return items, failure
+        if isinstance(failure, MessageEnd):
+            error = failed_generation(failure)
+            is_last = self.attempts >= plan.retry.attempts
+            # Without another try it is an event like any other, and handlers receive it.
+            return items, None if is_last or error is None or not is_retryable(error) else error
         return (), self._truncated("the stream said [DONE] before its first event")
 
     async def _exchange_or_failure(self, watchdog: Watchdog) -> Exchange | StreamChatError:

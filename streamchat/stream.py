@@ -22,6 +22,7 @@ from typing import Any
 
 from streamchat.context import Context
 from streamchat.dispatcher import Dispatcher, Listeners, routes_of
+from streamchat.masking import Mask
 from streamchat.plan import Plan
 from streamchat.protocol.errors import (
     GenerationError,
@@ -164,7 +165,8 @@ class ChatStream(Listeners):
 
     def __repr__(self) -> str:
         model, request_id = self._plan.request.model, self.request_id
-        shown = f" request_id={request_id!r}" if request_id else ""
+        # A server may send the key back in any header.
+        shown = f" request_id={Mask(self._plan.headers).text(request_id)!r}" if request_id else ""
         return f"<ChatStream model={model!r} {self._state()}{shown}>"
 
     def _state(self) -> str:

@@ -96,8 +96,11 @@ _TERMINATORS = frozenset({b"[DONE]", b'"[DONE]"'})
 
 
 def is_terminator(frame: Frame) -> bool:
-    """Whether the frame is ``[DONE]``, with or without quotes; the whole value is compared."""
-    return frame.data.strip() in _TERMINATORS
+    """Whether the frame is ``[DONE]``, with or without quotes; the whole value is compared.
+
+    Under a name that Chat v2 does not have it is an event of somebody else's.
+    """
+    return frame.data.strip() in _TERMINATORS and not _is_foreign(frame)
 
 
 def decode_event(frame: Frame) -> Event | None:

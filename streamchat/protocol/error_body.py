@@ -5,6 +5,7 @@ Source: protocol.md 5.1 and 5.2. Never assume JSON: gateways answer HTML or text
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -12,7 +13,18 @@ from typing import Any
 from streamchat.protocol.errors import StatusError, status_error_class
 from streamchat.protocol.plain import decode_json, is_list, is_mapping, repair_surrogates
 
-__all__ = ["MAX_TYPE", "MAX_WORDS", "clean_words", "error_message", "error_words", "status_error"]
+__all__ = [
+    "EVENT_STREAM_STARTS",
+    "MAX_TYPE",
+    "MAX_WORDS",
+    "clean_words",
+    "error_message",
+    "error_words",
+    "is_answer",
+    "may_be_answer",
+    "status_error",
+    "text_of",
+]
 
 
 def status_error(
@@ -70,41 +82,90 @@ _MAX_PATH = 8
 def error_message(body: bytes) -> str:
     """The server's own words from an error body, or the start of a body without any.
 
-    Control characters are replaced, so that a log line stays a line (CWE-117). A body that is an
-    answer is not quoted.
+    Control characters are replaced, so that a log line stays a line (CWE-117). An answer is not quoted,
+    nor what may be one: of events only an error's words are, and JSON that is cut or malformed only
+    without a key that answers have.
     """
     return _error_details(body)[0]
 
 
 def _error_details(body: bytes) -> tuple[str, str | None]:
-    try:
-        data = decode_json(_data_of(body))
-    except ValueError:
-        data = None
-    words, error_type, _ = error_words(data)
-    if not words and not _is_answer(data):
-        words = clean_words(body[: 8 * MAX_WORDS].decode("utf-8", "replace"))
-    return words, error_type
+    """Words and type, neither of them a part of an answer."""
+    start = text_of(body)
+    is_stream = start.startswith(EVENT_STREAM_STARTS)
+    if is_stream:
+        start = _first_data(start)
+    for text in (start, start.partition(b"\n")[0]):  # a whole body, or JSON lines
+        try:
+            data = decode_json(text)
+        except ValueError:
+            continue
+        if is_answer(data):
+            return "", None
+        words, error_type, _ = error_words(data)
+        return words or clean_words(text[: 8 * MAX_WORDS].decode("utf-8", "replace")), error_type
+    if is_stream or may_be_answer(start):
+        return "", None
+    return clean_words(start[: 8 * MAX_WORDS].decode("utf-8", "replace")), None
 
 
-def _data_of(body: bytes) -> bytes:
-    """The body, or the first data line of one that is an event stream."""
-    if not body.startswith((b"event:", b"data:")):
-        return body
-    for line in body[: 64 * MAX_WORDS].splitlines():
+EVENT_STREAM_STARTS = (b"event:", b"data:", b"id:", b"retry:", b":")
+"""How the text of an event stream begins."""
+_BOM = b"\xef\xbb\xbf"
+
+
+def text_of(body: bytes) -> bytes:
+    """A body without byte order mark and white space at its start; empty while there is no more."""
+    return b"" if _BOM.startswith(body) else body.removeprefix(_BOM).lstrip()
+
+
+def _first_data(stream: bytes) -> bytes:
+    """The first line of data of an event stream; ``b""`` if there is none in its first lines."""
+    for line in stream[: 64 * MAX_WORDS].splitlines():
         if line.startswith(b"data:"):
-            return line.removeprefix(b"data:")
-    return body
+            return line.removeprefix(b"data:").strip()
+    return b""
 
 
-def _is_answer(data: object) -> bool:
-    """Whether a JSON body is an answer of Chat v2, Chat v1 or an OpenAI-compatible server."""
-    if not is_mapping(data):
+def is_answer(data: object) -> bool:
+    """Whether JSON is an answer, or an event of one: of Chat v2, Chat v1 or another API."""
+    if is_list(data):
+        return any(is_mapping(item) and is_answer(item) for item in data[:_MAX_ITEMS])
+    if not is_mapping(data) or data.get("error") or data.get("errors"):
         return False
-    return is_mapping(data.get("message")) or not _ANSWER_KEYS.isdisjoint(data)
+    message, name = data.get("message"), data.get("type")
+    return (
+        (is_mapping(message) and not _MESSAGE_KEYS.isdisjoint(message))
+        or not _ANSWER_KEYS.isdisjoint(data)
+        or (isinstance(name, str) and name.startswith(_EVENT_NAMES))
+        or ("content" in data and "role" in data)
+    )
 
 
-_ANSWER_KEYS = frozenset({"choices", "finish_reason", "generation_id", "generations", "text"})
+_ANSWER_KEYS = frozenset(
+    {
+        "candidates",
+        "choices",
+        "delta",
+        "finish_reason",
+        "generation_id",
+        "generations",
+        "messages",
+        "text",
+    }
+)
+_ANSWER_MARKS = re.compile(
+    rb'"(?:candidates|choices|content|delta|finish_reason|generations?|messages|text|thinking|tool_calls)"'
+)
+
+
+def may_be_answer(start: bytes) -> bool:
+    """Whether JSON that cannot be decoded, because it is cut or malformed, may be an answer."""
+    return start.startswith((b"{", b"[")) and _ANSWER_MARKS.search(start) is not None
+
+
+_MESSAGE_KEYS = frozenset({"citations", "content", "role", "tool_calls", "tool_plan"})
+_EVENT_NAMES = ("message-", "content-", "tool-", "citation-", "message_", "content_block")
 
 
 def clean_words(text: str, limit: int = MAX_WORDS) -> str:

@@ -201,13 +201,29 @@ class EventReader:
         if frame is not None:
             if is_terminator(frame):
                 self.terminated = self.is_over = True
-            elif self.end is None and (
-                frame.event in ("message-end", "error") or b'"message-end"' in frame.data
-            ):
-                for event in decode_events(frame):
-                    if isinstance(event, MessageEnd):
-                        self.end, self.is_over = event, True
+            elif self.end is None:
+                self._look_for_end(frame)
         return frame
+
+    def _look_for_end(self, frame: Frame) -> None:
+        """Decode a frame that may be the end, or an error with or without an event line.
+
+        Raises:
+            GenerationError: it is an error.
+            DecodeError: by its name it is the end, and it cannot be decoded.
+        """
+        is_named = frame.event in ("message-end", "error")
+        if not is_named and frame.event in KNOWN_TYPES and b'"message-end"' not in frame.data:
+            return
+        try:
+            events = decode_events(frame)
+        except DecodeError:
+            if is_named or b'"message-end"' in frame.data:
+                raise
+            return  # a frame is handed on as it came
+        for event in events:
+            if isinstance(event, MessageEnd):
+                self.end, self.is_over = event, True
 
     def holds_answer_event(self, items: Sequence[Item]) -> bool:
         """Whether one of the items is more than a comment, a keep-alive or an unknown event."""
@@ -237,8 +253,8 @@ class EventReader:
             return bool(items)
         return any(not isinstance(item, bytes) or _has_data(item) for item in items)
 
-    def first_failure(self, items: Sequence[Item]) -> GenerationError | Frame | None:
-        """How an answer ended that never began: the error, or the ``[DONE]``, that came first.
+    def first_failure(self, items: Sequence[Item]) -> GenerationError | MessageEnd | Frame | None:
+        """How an answer ended that never began: the error, the end or the ``[DONE]`` that came first.
 
         Args:
             items: what was received so far, an event of Chat v2 among them.
@@ -256,12 +272,13 @@ class EventReader:
             if is_terminator(frame):
                 return frame
             try:
-                decode_events(frame)
+                events = decode_events(frame)
             except GenerationError as error:
                 return error
             except DecodeError:
-                pass
-            return None
+                return None
+            first = events[0] if events else None
+            return first if isinstance(first, MessageEnd) else None
         return None
 
     def skip(self, items: Sequence[Item]) -> None:

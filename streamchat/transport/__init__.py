@@ -217,7 +217,7 @@ class Transport:
         try:
             if caught is not None:
                 if self._secure and not way.used and isinstance(caught, aiohttp.ClientOSError):
-                    reason = await reason_of_loss(way.protocol)
+                    reason = await reason_of_loss(way)
                     if reason is not None and is_alert(reason):
                         caught = reason
                     del reason

@@ -53,6 +53,9 @@ class Passage:
     """Whether the connection had served another request before."""
     protocol: ResponseHandler | None = None
     """The connection itself: when a response is returned, a short one's is in the pool again."""
+    lost: asyncio.Future[None] | None = None
+    """Done when the connection is lost, and why. It is asked for before the loss: afterwards the
+    protocol has no more than what it told the request, which can be an error of writing."""
 
 
 _passage: ContextVar[Passage | None] = ContextVar("streamchat_passage", default=None)
@@ -74,7 +77,7 @@ def passage() -> Generator[Passage]:
         yield way
     finally:
         _passage.reset(token)
-        way.protocol = None  # the loop keeps this context with the connection: no cycle
+        way.protocol = way.lost = None  # the loop keeps this context with the connection: no cycle
 
 
 class Connector(aiohttp.TCPConnector):
@@ -106,6 +109,9 @@ class Connector(aiohttp.TCPConnector):
             way = _passage.get()
             if way is not None:
                 way.used, way.protocol = generation is not None, protocol
+                way.lost = protocol.closed if req.is_ssl() else None
+                if way.lost is not None and not way.used:
+                    way.lost.add_done_callback(_retrieve)
             self._used_in[protocol] = self._generation
             return connection
 
@@ -193,20 +199,25 @@ def new_session(max_connections: int) -> Session:
     )
 
 
-async def reason_of_loss(protocol: ResponseHandler | None) -> Exception | None:
+def _retrieve(lost: asyncio.Future[None]) -> None:
+    """Look at a loss, so that the event loop does not log that nobody did."""
+    if not lost.cancelled():
+        lost.exception()
+
+
+async def reason_of_loss(way: Passage) -> Exception | None:
     """Why a connection was lost, if the event loop says it.
 
-    uvloop closes a transport on a TLS alert before it tells the protocol about the alert: a request
-    that is being written fails first, without a reason. asyncio tells the alert at once.
+    A request that is being written may fail first, without a reason: uvloop closes a transport on a TLS
+    alert before it tells the protocol about the alert, and a large body meets a closed socket on asyncio.
     """
-    if protocol is None:
-        return None
-    lost = protocol.closed
-    if lost is None:
-        reason = protocol.exception()
-    else:
-        await asyncio.wait([lost], timeout=LOSS_SECONDS)
-        reason = lost.exception() if lost.done() and not lost.cancelled() else None
+    reason: BaseException | None = None
+    if way.lost is not None:
+        await asyncio.wait([way.lost], timeout=LOSS_SECONDS)
+        if way.lost.done() and not way.lost.cancelled():
+            reason = way.lost.exception()
+    if reason is None and way.protocol is not None:
+        reason = way.protocol.exception()
     return reason if isinstance(reason, Exception) else None
 
 

@@ -162,12 +162,24 @@ def _matches(entry: str, host: str, address: Address | None, port: int) -> bool:
         return _is_in(address, network)
     name = _normal(name)
     if "*" in name:
-        pattern = ".*".join(re.escape(part) for part in name.split("*"))
-        return re.fullmatch(pattern, host) is not None
+        return _fits(name, host)
     bare = name.lstrip(".")
     if address is not None and bare == name:
         return host == name  # an address has no subdomains; urllib compares ends after a dot
     return bool(bare) and (host == bare or host.endswith(f".{bare}"))
+
+
+def _fits(pattern: str, host: str) -> bool:
+    """Whether a host matches a pattern with ``*``; each part is looked for once, whatever the pattern."""
+    first, *middle, last = pattern.split("*")
+    if not (host.startswith(first) and host.endswith(last)):
+        return False
+    place, end = len(first), len(host) - len(last)
+    for part in middle:
+        place = host.find(part, place, end) + len(part)
+        if place < len(part) or place > end:
+            return False
+    return place <= end
 
 
 def _split_port(entry: str) -> tuple[str, int | None]:

@@ -193,7 +193,11 @@ def test_utf16_is_refused_with_a_sentence(
         ("in.jsonl.gz", b'{"prompt": "a"}\n', "is not gzip data"),
         ("in.jsonl.zst", b'{"prompt": "a"}\n', "is not zstd data"),
         ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 9, mtime=0)[:-9], "broken or cut off"),
-        ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n', mtime=0) + b"xyz", "broken or cut off behind line 1"),
+        (
+            "in.jsonl.gz",
+            gzip.compress(b'{"prompt": "a"}\n', mtime=0) + b"xyz",
+            "broken or cut off behind line 1",
+        ),
         ("in.jsonl", gzip.compress(b'{"prompt": "a"}\n', mtime=0)[:-2] + b"xx", "broken or cut off"),
         ("in.jsonl", b"\x28\xb5\x2f\xfd\0", "zst"),
     ],

@@ -673,7 +673,7 @@ def read_frame(frame: Frame) -> list[Json] | None:
     is_foreign = frame.event not in ("message", "error", *KNOWN)
     if stripped == "" and not is_error:
         return []
-    if stripped in ("[DONE]", '"[DONE]"'):
+    if stripped in ("[DONE]", '"[DONE]"') and not is_foreign:
         return None
     if is_error:
         raise FailedError

@@ -25,6 +25,7 @@ from streamchat import (
     UnexpectedContentTypeError,
     UnknownEvent,
 )
+from streamchat import source as source_module
 from streamchat.plan import Pacer
 from streamchat.protocol import DONE, encode_event, encode_frame
 from streamchat.protocol.errors import StreamChatError
@@ -111,12 +112,17 @@ async def test_the_consumers_time_between_keep_alives_is_not_the_servers() -> No
     assert stream.timing.longest_gap == 4.0
 
 
-async def test_too_many_unknown_events_before_the_first_are_an_error() -> None:
+async def test_too_many_unknown_events_before_the_first_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """They are kept until the first event of Chat v2, so there is an end to them."""
-    with pytest.raises(ProtocolError, match="sent 1001 events that Chat v2 does not have"):
-        await make_stream(Answer(*[PINGS["typed"]] * 2000, body(plain())))
-    stream = make_stream(Answer(*[PINGS["typed"]] * 1000, body(plain())))
-    assert len(await all_of(stream)) == 1000 + len(plain())
+    ping = PINGS["typed"]
+    with pytest.raises(ProtocolError, match="sent 11 events that Chat v2 does not have"):
+        monkeypatch.setattr(source_module, "MAX_EARLY_BYTES", 10 * (64 + len(ping.rstrip())))
+        await make_stream(Answer(*[ping] * 20, body(plain())))
+    monkeypatch.undo()
+    stream = make_stream(Answer(ping * 5000, body(plain())))
+    assert len(await all_of(stream)) == 5000 + len(plain())
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -124,6 +130,10 @@ async def test_too_many_unknown_events_before_the_first_are_an_error() -> None:
 
 def error(**fields: Any) -> bytes:
     return b"data: " + json.dumps({"error": {"message": "busy", **fields}}).encode() + b"\n\n"
+
+
+def end(**delta: Any) -> bytes:
+    return b"data: " + json.dumps({"type": "message-end", "delta": delta}).encode() + b"\n\n"
 
 
 class Told(Pacer):
@@ -150,6 +160,9 @@ class Told(Pacer):
         (3, b'event: error\ndata: {"status":500,"message":"busy"}\n\n'),
         (3, b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n'),
         (3, PINGS["typed"] + b": c\n\n" + error(code=503)),
+        (3, end(error={"message": "busy", "code": 429})),
+        (3, PINGS["typed"] + end(error="busy", error_type="overloaded_error")),
+        (1, end(finish_reason="ERROR")),
         (1, error(code=400)),
         (1, error(code=501)),
         (1, error(type="invalid_request_error")),
@@ -166,7 +179,23 @@ async def test_an_error_as_the_first_event_is_retried_like_its_status(
     with pytest.raises(GenerationError) as caught:
         await make_stream(transport=transport, retry=WITHOUT_JITTER)
     assert (caught.value.attempts, len(transport.requests)) == (tries, tries)
-    assert caught.value.partial is None
+    assert caught.value.partial is None or not caught.value.partial.text
+
+
+@pytest.mark.parametrize("failed", [error(code=429), end(error={"message": "x", "code": 503})])
+async def test_frames_end_with_an_error_that_has_no_event_line(failed: bytes) -> None:
+    """In the middle of an answer, as event: error does."""
+    answer = b"".join(pieces(plain())[:3]) + failed + b"".join(pieces(plain())[3:])
+    with pytest.raises(GenerationError) as caught:
+        async for _ in make_stream(Answer(answer)).frames():
+            pass
+    assert caught.value.status in (429, 503)
+
+
+async def test_done_under_a_foreign_name_does_not_end_an_answer() -> None:
+    """A gateway's own event; the answer goes on."""
+    stream = make_stream(Answer(b"event: ping\ndata: [DONE]\n\n" + body(plain())))
+    assert await all_of(stream) == [UnknownEvent("ping", {"data": "[DONE]"}), *plain()]
 
 
 async def test_an_answer_after_a_retried_error_is_the_answer() -> None:

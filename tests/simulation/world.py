@@ -143,7 +143,7 @@ def _draw_script(rng: Random, *, last: bool, limits: Limits) -> Script:
             script.headers["location"] = "https://evil.example/x"
         return script
     if bad < (0.23 if last else 0.83):
-        script.headers["content-type"] = rng.choice(["text/html", "application/json", ""])
+        script.headers["content-type"] = rng.choice(["text/html", "text/plain", ""])
         script.error_body = rng.choice([0.0, 2.0, 30.0])
         return script
     if rng.random() < 0.1:
