@@ -121,7 +121,16 @@ HASHED_ALIKE = 2**61 - 1
 NUMBERS = ("1e999", "-1e999", "1e-999", "NaN", "Infinity", "-Infinity", "-0", "-0.0", "1e308", "01")
 NUMBERS += (*map(str, (2**31, 2**53, 2**53 + 1, 2**63, 2**64, 2**70, -(2**63), 10**20, 100_001)),)
 NUMBERS += ("9" * 308, "9" * 309, "-" + "9" * 400, "9" * 4301, "9" * 10_000, "0." + "1" * 5000)
-NUMBERS += ("1." + "0" * 400, "1" * 400 + ".5", "1e" + "9" * 400, "1E+2", "0x10", "1_000", "+1", ".5")
+NUMBERS += (
+    "1." + "0" * 400,
+    "1" * 400 + ".5",
+    "1e" + "9" * 400,
+    "1E+2",
+    "0x10",
+    "1_000",
+    "+1",
+    ".5",
+)
 STRINGS = ("a", " ", "é", "東", "\U0001f600", "\\n", "\\u00e9", "\\ud83d", "\\ud83d\\ude00", "\\\\")
 STRINGS += ('\\"', "\\u0000", "\\u001b]52;c;x\\u0007", "[", "{", "\x7f", "\\u202e", "ab\\u2028")
 
@@ -132,7 +141,7 @@ def size(draw: Random, most: int = LARGEST) -> int:
     if roll < 0.003:
         return most
     if roll < 0.03:
-        return min(most, draw.randint(100_000, most))
+        return draw.randint(min(most, 100_000), most)
     return min(most, int(10 ** draw.uniform(0.5, 4.5)))
 
 
@@ -224,7 +233,13 @@ def indices(draw: Random) -> Body:
 
 
 FILLERS = (b":\n", b":\n\n", b": keep-alive\n\n", b"\n", b"\r", b"\r\n", b"id: 1\n", b"retry: 1\n")
-FILLERS += (b"x\n", b"data\n", b"data:\n\n", b"event: ping\ndata: {}\n\n", b'data: {"type":"new"}\n\n')
+FILLERS += (
+    b"x\n",
+    b"data\n",
+    b"data:\n\n",
+    b"event: ping\ndata: {}\n\n",
+    b'data: {"type":"new"}\n\n',
+)
 FILLERS += (b"event: content-delta\n", b":" + b"c" * 4000 + b"\n", b"\0\n", b"retry: " + b"9" * 400)
 
 
@@ -257,7 +272,9 @@ def refusals(draw: Random) -> Body:
     value = any_value(draw)
     shapes = ("%s", '{"message":%s}', '{"error":{"message":%s}}', '{"detail":[{"msg":%s}]}', "<%s>")
     text = draw.choice(shapes).replace("%s", value)
-    status = draw.choice((200, 201, 204, 301, 400, 401, 404, 422, 429, 498, 499, 500, 503, 529, 999))
+    status = draw.choice(
+        (200, 201, 204, 301, 400, 401, 404, 422, 429, 498, 499, 500, 503, 529, 999)
+    )
     headers = draw.choice(
         (
             (),
@@ -351,15 +368,15 @@ def coded(body: Body, draw: Random) -> Body:
     """The body in a coding, or a bomb in its place; sometimes not what it claims to be."""
     coding = draw.choice(tuple(PACKERS))
     roll = draw.random()
-    if roll < 0.25:
-        data = bomb(coding, draw.choice(BOMB_FILLERS), draw.choice((2, 8, 32)))
-        if data is not None and roll < 0.05:
+    if roll < 0.08:
+        data = bomb(coding, draw.choice(BOMB_FILLERS), draw.choice((2, 2, 2, 2, 8, 8, 32)))
+        if data is not None and roll < 0.02:
             data = damaged(data, draw)
-    elif roll < 0.3 and coding == "gzip":
+    elif roll < 0.15 and coding == "gzip":
         data = gzip.compress(b"") * draw.randint(2, 2000) + gzip.compress(body.data)
-    elif roll < 0.35:
+    elif roll < 0.2:
         data = PACKERS[coding](PACKERS["gzip"](body.data) or b"")
-    elif roll < 0.4:
+    elif roll < 0.3:
         data = draw.randbytes(size(draw, 50_000))
     else:
         data = PACKERS[coding](body.data)

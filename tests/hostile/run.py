@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import pickle
 import sys
@@ -163,7 +162,9 @@ class Hammer:
         for _ in range(2):
             if not seen.problem.startswith(("held", "late")):
                 break
-            seen = min(seen, await self.once(hostile), key=lambda one: (bool(one.problem), one.held))
+            seen = min(
+                seen, await self.once(hostile), key=lambda one: (bool(one.problem), one.held)
+            )
         return seen
 
 
@@ -253,13 +254,12 @@ def main() -> int:
     parser.add_argument("--uvloop", action="store_true")
     given = parser.parse_args()
     work = run(given.count, given.seed, given.first, given.most, uvloop=given.uvloop)
-    runner: Any = asyncio.run
     if given.uvloop:
-        with contextlib.suppress(ImportError):
-            import uvloop
+        import uvloop
 
-            runner = uvloop.run
-    result = runner(work)
+        result = uvloop.run(work)
+    else:
+        result = asyncio.run(work)
     print(json.dumps(result))
     return 0 if is_clean(result) else 1
 
