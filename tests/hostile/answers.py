@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-import random
 import zlib
 from collections.abc import Callable
 from random import Random
@@ -61,54 +60,66 @@ HOLE = "@@"
 """Where a template takes something hostile."""
 
 CITED = '{"start":0,"end":1,"text":"a","sources":[{"type":"document","id":"d","document":@@}]}'
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "value": (
-        '{"type":"message-start","id":"x","delta":{"message":{"content":@@}}}',
-        '{"type":"message-start","id":"x","delta":{"message":{"tool_calls":@@}}}',
-        '{"type":"message-start","id":"x","delta":{"message":{"citations":@@}}}',
-        '{"type":"message-start","id":@@,"delta":{"message":{"role":"assistant"}}}',
-        '{"type":"message-start","id":"x","delta":@@}',
-        '{"type":"content-start","index":0,"delta":{"message":{"content":@@}}}',
-        '{"type":"content-delta","index":0,"delta":{"message":{"content":@@}}}',
-        '{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":@@}}}}',
-        '{"type":"content-delta","index":0,"delta":{"message":{"content":{"type":"audio","x":@@}}}}',
-        '{"type":"content-delta","index":0,"delta":{"message":{"content":{"thinking":@@}}}}',
-        '{"type":"content-delta","index":@@,"delta":{"message":{"content":{"text":"a"}}}}',
-        '{"type":"content-delta","index":0,"logprobs":@@,"delta":{"message":{"content":{"text":"a"}}}}',
+TEMPLATES = (
+    '{"type":"message-start","id":"x","delta":{"message":{"content":@@}}}',
+    '{"type":"message-start","id":"x","delta":{"message":{"tool_calls":@@}}}',
+    '{"type":"message-start","id":"x","delta":{"message":{"citations":@@}}}',
+    '{"type":"message-start","id":@@,"delta":{"message":{"role":"assistant"}}}',
+    '{"type":"message-start","id":"x","delta":@@}',
+    '{"type":"content-start","index":0,"delta":{"message":{"content":@@}}}',
+    '{"type":"content-delta","index":0,"delta":{"message":{"content":@@}}}',
+    '{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":@@}}}}',
+    '{"type":"content-delta","index":0,"delta":{"message":{"content":{"type":"audio","x":@@}}}}',
+    '{"type":"content-delta","index":0,"delta":{"message":{"content":{"thinking":@@}}}}',
+    '{"type":"content-delta","index":@@,"delta":{"message":{"content":{"text":"a"}}}}',
+    '{"type":"content-delta","index":0,"logprobs":@@,"delta":{"message":{"content":{"text":"a"}}}}',
+    (
         '{"type":"content-delta","index":0,"logprobs":{"token_ids":@@},"delta":{"message":{"content":'
-        '{"text":"a"}}}}',
-        '{"type":"content-delta","index":0,"logprobs":{"token_ids":[1],"logprobs":@@},"delta":'
-        '{"message":{"content":{"text":"a"}}}}',
-        '{"type":"content-end","index":@@}',
-        '{"type":"tool-plan-delta","delta":{"message":{"tool_plan":@@}}}',
-        '{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":@@}}}',
-        '{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":{"id":"c","type":@@,'
-        '"function":{"name":"look","arguments":@@}}}}}',
-        '{"type":"tool-call-delta","index":0,"delta":{"message":{"tool_calls":{"function":'
-        '{"arguments":@@}}}}}',
-        '{"type":"tool-call-end","index":@@}',
-        '{"type":"citation-start","index":0,"delta":{"message":{"citations":@@}}}',
-        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":@@,"end":@@,'
-        '"text":"a"}}}}',
-        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":0,"end":1,'
-        '"text":"a","sources":@@}}}}',
-        f'{{"type":"citation-start","index":0,"delta":{{"message":{{"citations":{CITED}}}}}}}',
-        '{"type":"citation-end","index":@@}',
-        '{"type":"message-end","delta":{"finish_reason":@@}}',
-        '{"type":"message-end","delta":{"finish_reason":"ERROR","error":@@,"error_type":@@}}',
-        '{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":@@}}',
-        '{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"x":@@,"tokens":'
-        '{"input_tokens":@@,"output_tokens":@@}}}}',
-        '{"type":"debug","prompt":@@}',
-        '{"type":"new","x":@@}',
-        '{"type":@@}',
-        '{"message":@@}',
-        '{"error":@@}',
-        '{"type":"error","error":{"message":@@,"type":@@,"code":@@}}',
-        '{"detail":@@}',
-        "@@",
+        '{"text":"a"}}}}'
     ),
-}
+    (
+        '{"type":"content-delta","index":0,"logprobs":{"token_ids":[1],"logprobs":@@},"delta":'
+        '{"message":{"content":{"text":"a"}}}}'
+    ),
+    '{"type":"content-end","index":@@}',
+    '{"type":"tool-plan-delta","delta":{"message":{"tool_plan":@@}}}',
+    '{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":@@}}}',
+    (
+        '{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":{"id":"c","type":@@,'
+        '"function":{"name":"look","arguments":@@}}}}}'
+    ),
+    (
+        '{"type":"tool-call-delta","index":0,"delta":{"message":{"tool_calls":{"function":'
+        '{"arguments":@@}}}}}'
+    ),
+    '{"type":"tool-call-end","index":@@}',
+    '{"type":"citation-start","index":0,"delta":{"message":{"citations":@@}}}',
+    (
+        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":@@,"end":@@,'
+        '"text":"a"}}}}'
+    ),
+    (
+        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":0,"end":1,'
+        '"text":"a","sources":@@}}}}'
+    ),
+    f'{{"type":"citation-start","index":0,"delta":{{"message":{{"citations":{CITED}}}}}}}',
+    '{"type":"citation-end","index":@@}',
+    '{"type":"message-end","delta":{"finish_reason":@@}}',
+    '{"type":"message-end","delta":{"finish_reason":"ERROR","error":@@,"error_type":@@}}',
+    '{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":@@}}',
+    (
+        '{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"x":@@,"tokens":'
+        '{"input_tokens":@@,"output_tokens":@@}}}}'
+    ),
+    '{"type":"debug","prompt":@@}',
+    '{"type":"new","x":@@}',
+    '{"type":@@}',
+    '{"message":@@}',
+    '{"error":@@}',
+    '{"type":"error","error":{"message":@@,"type":@@,"code":@@}}',
+    '{"detail":@@}',
+    "@@",
+)
 
 
 # --- what is put into a template -----------------------------------------------------------------
@@ -181,7 +192,7 @@ def any_value(draw: Random) -> str:
 
 def filled(draw: Random, make_one: Callable[[Random], str]) -> Body:
     """An answer one of whose events has something hostile in it, before or behind other events."""
-    template = draw.choice(TEMPLATES["value"])
+    template = draw.choice(TEMPLATES)
     while HOLE in template:
         template = template.replace(HOLE, make_one(draw), 1)
         make_one = a_small_one if len(template) > 10_000 else make_one
@@ -413,7 +424,7 @@ def framed(body: Body, draw: Random, *, stalls: bool) -> bytes:
 
 def make(seed: int, number: int) -> Hostile:
     """The response with this number."""
-    draw = random.Random(f"{seed}:{number}")  # noqa: S311  # not for secrets
+    draw = Random(f"{seed}:{number}")  # not for secrets
     kind = draw.choices(tuple(KINDS), [share for share, _ in KINDS.values()])[0]
     body = KINDS[kind][1](draw)
     if draw.random() < 0.3:

@@ -116,14 +116,14 @@ class Hammer:
             result, outcome = error, type(error).__name__
         except TimeoutError:
             outcome = problem = "no end within 20 s"
-        except Exception as error:  # noqa: BLE001  # that is what is looked for
+        except Exception as error:  # that is what is looked for
             outcome = problem = f"foreign: {type(error).__name__}: {error}"[:300]
         seconds = time.perf_counter() - started
         self._beat.stop()
         held, late_beat = self._beat.worst, self._beat.latest
         try:
             problem = problem or wrong_with(result)
-        except Exception as error:  # noqa: BLE001  # that is what is looked for
+        except Exception as error:  # that is what is looked for
             problem = f"foreign, of the result: {type(error).__name__}: {error}"[:300]
         await asyncio.sleep(0)
         if self._unhandled:
@@ -178,7 +178,7 @@ def wrong_with(result: Any) -> str:
         controls = [c for c in words if unicodedata.category(c) in ("Cc", "Cs") and c != "\n"]
         if controls:
             return f"a control character in a message: {words[:200]!r}"
-        pickle.loads(pickle.dumps(result))  # noqa: S301  # our own
+        pickle.loads(pickle.dumps(result))  # our own
         if result.__cause__ is not None or result.__context__ is not None:
             return f"chained: {result.__cause__ or result.__context__!r}"
         answer = result.partial
