@@ -252,6 +252,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--most", type=int, default=50, help="problems after which it stops")
     parser.add_argument("--uvloop", action="store_true")
+    parser.add_argument("--asyncio", dest="uvloop", action="store_false")
     given = parser.parse_args()
     work = run(given.count, given.seed, given.first, given.most, uvloop=given.uvloop)
     if given.uvloop:
