@@ -1,7 +1,7 @@
 """Large and malformed events, floods and bombs: each in a process of its own, on a raw socket.
 
 The loop is held for 100 ms at most, or 100 ms per MiB of an event that is larger; a limit of ``Timeout``
-is kept within 0.1 s; the process grows by less than 300 MiB.
+is kept within 0.1 s; the process grows by less than 300 MiB, or 1 GiB for an event of 15 MiB.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tests.hostile.probe import LARGE, LIMITS, MIB, ROWS, Probed, probe
 HELD = 0.1
 LATE = 0.1
 MOST_MIB = 300
+LARGE_MIB = 1024
+"""Memory for an event of 15 MiB that is 5 million empty lists: Python takes 56 bytes for each."""
 PACKAGES = {"br": "brotli", "zstd": "backports.zstd"}
 DECODABLE = {"DecodeError", "TruncatedStreamError", "GenerationError", "ChatResponse"}
 
@@ -43,7 +45,7 @@ def checked(name: str, *, held: float = HELD) -> Probed:
     best = min(seen, key=lambda one: one.held)
     FIGURES.append((f"hostile, {name}", f"held {best.held * 1000:.0f} ms, {best.grown:.0f} MiB"))
     assert best.held <= held, best
-    assert best.grown < MOST_MIB, best
+    assert best.grown < (MOST_MIB if held == HELD else LARGE_MIB), best
     assert limit is None or min(one.seconds for one in seen) <= limit + LATE, seen
     return best
 
@@ -136,7 +138,7 @@ def test_many_places_cost_linear_time(name: str, outcome: str) -> None:
 
 @pytest.mark.parametrize("kind", ["[]", "{}", "[[1]]", '{"a":1}', "7", "null", "true"])
 def test_a_type_that_is_not_text_under_a_foreign_name_is_not_an_event(kind: str) -> None:
-    """Found by ``tests.hostile.run`` with seed 1, answer 2927: a list as type was a TypeError."""
+    """Found by ``tests.hostile.run``: a list as type was a TypeError."""
     assert not is_answer_event(Frame("ping", f'{{"type":{kind}}}'.encode()))
 
 
