@@ -194,6 +194,7 @@ ROWS: dict[str, Row] = {
         make=lambda: plain(START, OPEN, HELLO, b"x\n" * (15 * MIB // 2)), stays=True
     ),
     "blank lines": Row(make=lambda: plain(START, OPEN, HELLO, b"\n" * (48 * MIB)), stays=True),
+    "carriage returns": Row(make=lambda: plain(START, OPEN, HELLO, b"\r" * (48 * MIB)), stays=True),
     "pings in plain": Row(
         make=lambda: plain(START, OPEN, HELLO, b"event: ping\ndata: {}\n\n" * (48 * MIB // 22)),
         stays=True,

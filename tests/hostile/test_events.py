@@ -79,6 +79,7 @@ FLOODS = (
     "comments in plain",
     "fields in plain",
     "blank lines",
+    "carriage returns",
     "pings in plain",
 )
 
