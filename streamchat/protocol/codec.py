@@ -50,6 +50,7 @@ from streamchat.protocol.plain import (
     as_dict,
     decode_json,
     encode_json,
+    has_giant_integer,
     is_list,
     is_mapping,
     is_nested_deeper,
@@ -131,7 +132,9 @@ def decode_events(frame: Frame) -> Sequence[Event]:
         DecodeError, GenerationError: as :func:`decode_event`.
     """
     data = frame.data
-    if frame.event != "error" and (len(data) <= FLAT or not nested_too_deeply(data)):
+    if frame.event != "error" and (
+        len(data) <= FLAT or not (nested_too_deeply(data) or has_giant_integer(data))
+    ):
         try:
             wire = decode_wire(frame.data)
             return (_BUILDERS[type(wire)](wire),)

@@ -1042,3 +1042,35 @@ def test_a_malformed_answer_names_the_place(path: str, data: Any) -> None:
     assert ("chat response", path) == (caught.value.event_type, caught.value.path)
     assert CANARY not in str(caught.value)
     assert caught.value.__context__ is None is caught.value.__cause__
+
+
+GIANT = "9" * 309
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"message-end","delta":{"usage":{"x":%s}}}' % GIANT,
+        '{"type":"message-end","delta":{"usage":{"tokens":{"input_tokens":-%s}}}}' % GIANT,
+        '{"type":"message-start","delta":{"message":{"citations":[{"sources":[{"document":[%s]}]}]}}}'
+        % GIANT,
+        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":0,"end":1,'
+        '"text":"a","sources":[{"document":{"x":[1,%s]}}]}}}}' % GIANT,
+        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":%s}}}}'
+        % GIANT,
+        '{"type":"content-delta","index":%s,"delta":{"message":{"content":{"text":""}}}}' % GIANT,
+        '{"type":"new","x":%s}' % GIANT,
+        '{"message":%s}' % GIANT,
+    ],
+)
+def test_an_integer_of_more_than_308_digits_is_refused(text: str) -> None:
+    """A float cannot hold it; 308 digits are read, in whatever place, and so are digits in a string."""
+    with pytest.raises(DecodeError, match="a number is out of range") as caught:
+        decode_events(Frame("message", text.encode()))
+    assert GIANT[:20] not in str(caught.value)
+    read = text.replace(GIANT, f'"{GIANT}"').replace("-", "", 1)
+    for data in (text.replace(GIANT, GIANT[:-1]), read):
+        try:
+            decode_events(Frame("message", data.encode()))
+        except (DecodeError, GenerationError) as error:
+            assert "out of range" not in str(error)
