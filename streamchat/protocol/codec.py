@@ -204,7 +204,10 @@ def is_answer_event(frame: Frame) -> bool:
         return bool(frame.data.strip())
     first = events[0]
     # A known type with content of an unknown kind is an event of Chat v2 all the same.
-    return not isinstance(first, UnknownEvent) or first.data.get("type") in KNOWN_TYPES
+    if not isinstance(first, UnknownEvent):
+        return True
+    kind = first.data.get("type")
+    return isinstance(kind, str) and kind in KNOWN_TYPES
 
 
 def _hint(frame: Frame) -> str:

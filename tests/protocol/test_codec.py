@@ -24,7 +24,7 @@ from streamchat.protocol import (
     encode_event,
     encode_frame,
 )
-from streamchat.protocol.codec import _decode_plainly, is_terminator
+from streamchat.protocol.codec import _decode_plainly, is_answer_event, is_terminator
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
     EVENT_CLASSES,
@@ -1074,3 +1074,14 @@ def test_an_integer_of_more_than_308_digits_is_refused(text: str) -> None:
             decode_events(Frame("message", data.encode()))
         except (DecodeError, GenerationError) as error:
             assert "out of range" not in str(error)
+
+
+@pytest.mark.parametrize("kind", ["[]", "{}", "[[1]]", '{"a":1}', "7", "null", "true", "1.5"])
+def test_a_type_that_is_not_text_under_a_foreign_name_is_not_an_event_of_the_answer(
+    kind: str,
+) -> None:
+    """A list as type raised a TypeError: found by ``tests.hostile.run``, seed 1, answer 2927."""
+    frame = Frame("ping", f'{{"type":{kind}}}'.encode())
+    assert is_answer_event(frame) is False
+    (event,) = decode_events(frame)
+    assert isinstance(event, UnknownEvent)
