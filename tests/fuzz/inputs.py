@@ -608,6 +608,8 @@ def keep_alive(draw: Random) -> bytes:
                 b'{"type":null}',
                 b'{"type":"ping"}',
                 b'{"type":7}',
+                b'{"type":[]}',
+                b'{"type":{"a":1}}',
                 b'{"message":"hi"}',
                 b'{"a":"\\ud83d"}',
             ),
