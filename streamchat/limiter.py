@@ -21,7 +21,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["Limiter", "Permit", "estimate_tokens"]
+__all__ = ["Limiter", "Permit", "estimate_tokens", "most_tokens"]
 
 MINUTE = 60.0
 BURST = 0.01
@@ -33,6 +33,13 @@ MIN_TIMER = 0.001
 OUTPUT_GUESS = 500
 """Tokens of an answer whose request sets no ``max_tokens``: some 375 English words."""
 
+MOST_ADDED = 16 * 1024
+"""Input tokens that are not in the request: the server's own prompt (of some 60 tokens in recorded
+answers, of thousands with tools) and images that are given by URL."""
+MOST_OUTPUT = 64 * 1024
+"""Output tokens of an answer whose request sets no ``max_tokens``: the largest documented maximum
+(``command-a-plus-05-2026``)."""
+
 
 def estimate_tokens(body: bytes, max_tokens: int | None = None) -> int:
     """Tokens that a request may take, roughly, before it is sent: for :meth:`Limiter.admit`.
@@ -43,6 +50,15 @@ def estimate_tokens(body: bytes, max_tokens: int | None = None) -> int:
     4.5 times what is used, for 10 s each, leaves 61 % of a limit to use (twice: 85 %).
     """
     return len(body) // 4 + (OUTPUT_GUESS if max_tokens is None else max_tokens)
+
+
+def most_tokens(body: bytes, max_tokens: int | None = None) -> int:
+    """Tokens that a request can have used, at most; a count above it is not believed.
+
+    A token of the input stands for a byte of the body at least, and the server adds tokens of its own,
+    see ``MOST_ADDED``. Without ``max_tokens`` the output is bounded by ``MOST_OUTPUT``.
+    """
+    return len(body) + MOST_ADDED + (MOST_OUTPUT if max_tokens is None else max_tokens)
 
 
 def _checked(name: str, value: Any, minimum: float, hint: str = "") -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from streamchat.limiter import Limiter, Permit, estimate_tokens
+import math
+
+from streamchat.limiter import Limiter, Permit, estimate_tokens, most_tokens
 from streamchat.plan import Pacer
 from streamchat.policy import is_rate_limit
 from streamchat.protocol.errors import StatusError, StreamChatError
@@ -23,6 +25,9 @@ class LimiterTurn(Pacer):
     def __init__(self, limiter: Limiter | None) -> None:
         self._limiter = limiter
         self._permit: Permit | None = None
+        self._most = math.inf
+        """Tokens that the current attempt can have used."""
+        self.max_pause = math.inf
 
     async def before_attempt(self, request: ChatRequest, body: bytes) -> None:
         """Wait for the turn.
@@ -35,26 +40,28 @@ class LimiterTurn(Pacer):
             permit = self._limiter.admit(estimate_tokens(body, request.max_tokens))
             await self._enter(permit)
             self._permit = permit
+            # The limit itself as well: a request that takes more than a minute is not admitted.
+            self._most = min(most_tokens(body, request.max_tokens), self._limiter.tpm or math.inf)
 
     async def _enter(self, permit: Permit) -> None:
         async with permit:
             pass
 
     def on_refusal(self, error: StreamChatError) -> None:
-        """Pause everybody after a 429."""
+        """Pause everybody after a 429, for ``max_pause`` at most: one server must not stop them all."""
         if self._limiter is not None and is_rate_limit(error):
             seconds = error.retry_after if isinstance(error, StatusError) else None
-            self._limiter.pause(DEFAULT_PAUSE if seconds is None else seconds)
+            self._limiter.pause(min(DEFAULT_PAUSE if seconds is None else seconds, self.max_pause))
 
     def on_end(self, event: MessageEnd) -> None:
         """Settle a single answer; a handler."""
         self.settle(event.usage)
 
     def settle(self, usage: Usage | None) -> None:
-        """Tell what it took, if the server has said."""
+        """Report the tokens that the server counted, if it did, up to what the request can have used."""
         used = tokens_of(usage) if usage is not None else None
         if used is not None:
-            self._settle(used)
+            self._settle(min(used, self._most))
 
     def _settle(self, used: float) -> None:
         if self._permit is not None:

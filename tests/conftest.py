@@ -44,6 +44,7 @@ SLOW = (
     "fanout/test_many.py",
     "faults",
     "fuzz",
+    "hostile/test_events.py",
     "local/test_official_sdk.py",
     "ray",
     "resources",
@@ -74,6 +75,7 @@ MEASURING = (
     "tests.fanout",
     "tests.faults.figures",
     "tests.fuzz",
+    "tests.hostile",
     "tests.resources",
     "tests.simulation",
 )

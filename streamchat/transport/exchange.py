@@ -225,10 +225,14 @@ class Exchange:
         return left
 
 
+DECODED_AFTER_ABORT = 1024 * 1024
+"""64 KiB that arrived may be 13 MiB of keep-alives, whose reading takes a second."""
+
+
 class DecodedExchange(Exchange):
     """An exchange whose body has a content coding."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_decoder", "_left")
 
     def __init__(
         self,
@@ -242,6 +246,8 @@ class DecodedExchange(Exchange):
     ) -> None:
         super().__init__(response, host, clock, started, malformed=malformed)
         self._decoder = Decoder(coding, host)
+        # After abort(): how many more bytes are decoded.
+        self._left: int | None = None
 
     async def read(self) -> bytes:
         """The next decoded bytes, 64 KiB at most; ``b""`` at the end of the body.
@@ -258,10 +264,18 @@ class DecodedExchange(Exchange):
             error.elapsed = self._clock() - self._started
             raise
 
+    def abort(self, error: TransportError) -> None:
+        """As of a body without a coding, and of what had arrived 1 MiB is decoded at most."""
+        if self._left is None:
+            self._left = DECODED_AFTER_ABORT
+        super().abort(error)
+
     async def _read_decoded(self, decoder: Decoder) -> bytes:
         while True:
-            decoded = decoder.read()
+            decoded = decoder.read() if self._left is None or self._left > 0 else b""
             if decoded:
+                if self._left is not None:
+                    self._left -= len(decoded)
                 if decoder.has_more:
                     await asyncio.sleep(0)  # a body that expands must not hold up the event loop
                 return decoded

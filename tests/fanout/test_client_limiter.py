@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import pairwise
 from typing import Any
 
@@ -82,6 +83,92 @@ async def test_a_429_of_one_pauses_the_others() -> None:
     await chat.chat("b")
     (first, _), (second, _) = served.opened_at
     assert second - first == pytest.approx(7, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"retry_after": "999999999"},
+        {"retry_after": "Tue, 01 Jan 2999 00:00:00 GMT"},
+        {"retry_after_ms": "999999999999999"},
+        {"retry_after": "5.001"},
+    ],
+)
+@virtual
+async def test_a_retry_after_above_the_limit_pauses_for_no_longer_than_the_limit(
+    headers: dict[str, str],
+) -> None:
+    """The request fails at once; the others, and other clients, wait for max_retry_after of it."""
+
+    def script(prompt: str, number: int) -> Answer:
+        return refused(429, **headers) if prompt == "a" else says(prompt)
+
+    served, other = Served(script), Served()
+    limiter = limited(rpm=1_000_000, tpm=1_000_000)
+    chat = client(served, limiter=limiter, retry=Retry(max_retry_after=5))
+    with pytest.raises(RateLimitError) as caught:
+        await chat.chat("a")
+    assert caught.value.attempts == 1
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after > 5
+    (refused_at, _) = served.opened_at[0]
+    assert asyncio.get_running_loop().time() == pytest.approx(refused_at, abs=0.1)
+    await client(other, limiter=limiter).chat("b")
+    assert other.opened_at[0][0] - refused_at == pytest.approx(5, abs=0.1)
+
+
+@virtual
+async def test_the_limit_of_the_single_request_bounds_the_pause() -> None:
+    """In a fan-out too, where each request may have a Retry of its own."""
+
+    def script(prompt: str, number: int) -> Answer:
+        return refused(429, retry_after="999999999") if prompt == "a" else says(prompt)
+
+    served = Served(script)
+    requests: list[Any] = [{"messages": "a", "retry": Retry(max_retry_after=2)}, "b"]
+    fan = client(served).fan_out(requests, concurrency=1, limiter=limited(rpm=1_000_000))
+    assert [(r.index, r.ok) async for r in fan] == [(0, False), (1, True)]
+    (first, _), (second, _) = served.opened_at
+    assert second - first == pytest.approx(2, abs=0.1)
+
+
+def counting(tokens: Any) -> Any:
+    """Answers whose usage is so many tokens of input, and as many of output."""
+    usage = json.dumps({"tokens": {"input_tokens": tokens, "output_tokens": tokens}})
+    last = (
+        f'data: {{"type":"message-end","delta":{{"finish_reason":"COMPLETE","usage":{usage}}}}}\n\n'
+    )
+    said = body(plain("a")[:-1], done=False) + last.encode()
+    return lambda prompt, number: Answer(said)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({"max_tokens": 100}, 16.7), ({}, 60.0), ({"max_tokens": 30_000}, 46.5)],
+)
+@pytest.mark.parametrize("tokens", [2**53, 10**12, 1e12, 499_999_999_999_999, 300_000])
+@virtual
+async def test_usage_counts_up_to_what_the_request_can_have_used(
+    tokens: Any, options: dict[str, Any], most: float
+) -> None:
+    """Then the next request of another client waits for a minute at most, not for centuries."""
+    limiter = limited(tpm=60_000)
+    other = Served()
+    response = await client(Served(counting(tokens)), limiter=limiter).chat("a", **options)
+    assert response.text == "a"
+    before = asyncio.get_running_loop().time()
+    await client(other, limiter=limiter).chat("b", max_tokens=1)
+    assert other.opened_at[0][0] - before <= most
+
+
+@virtual
+async def test_usage_above_the_estimate_counts_in_full_if_it_is_possible() -> None:
+    """6,000 tokens where 500 were estimated."""
+    limiter = limited(tpm=60_000)
+    other = Served()
+    await client(Served(counting(3000)), limiter=limiter).chat("a")
+    await client(other, limiter=limiter).chat("b", max_tokens=1)
+    assert other.opened_at[0][0] == pytest.approx(6 - 0.6, abs=0.2)
 
 
 @virtual

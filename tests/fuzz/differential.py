@@ -267,7 +267,9 @@ def read_fast(case: Input) -> tuple[Heard, EventReader]:
                     heard.note(lambda each=each: reader.read(each))  # type: ignore[misc]
 
     for chunk in case.chunks():
-        read(reader.split(chunk))
+        items = reader.split(chunk)
+        reader.holds_answer_event(items)  # may raise nothing
+        read(items)
     read(reader.finish())
     heard.answer = reader.snapshot
     heard.terminated = reader.terminated

@@ -339,6 +339,7 @@ NUMBER_TEXTS = [
         "+1",
     ),
     *("1E+2", "0.1e1", "2e0", "10e-1", "123456789012345678901234567890", "9" * 4300, "9" * 4301),
+    *("9" * 308, "9" * 309, "-" + "9" * 400, "1" * 400 + ".5", "0." + "1" * 400, "1e" + "9" * 400),
     *("18446744073709551615", "18446744073709551616", "-9223372036854775809", "1e19", "1.7e308"),
     *("0.30000000000000004", "5e-324", "2.2250738585072011e-308", "1_0", "0x1", "1e", "1.0e+"),
 ]
@@ -607,6 +608,8 @@ def keep_alive(draw: Random) -> bytes:
                 b'{"type":null}',
                 b'{"type":"ping"}',
                 b'{"type":7}',
+                b'{"type":[]}',
+                b'{"type":{"a":1}}',
                 b'{"message":"hi"}',
                 b'{"a":"\\ud83d"}',
             ),
@@ -694,6 +697,37 @@ def loose(draw: Random) -> bytes:
     parts = some(draw.choice(PLAIN), draw, 3) if draw.random() < 0.3 else []
     make_one = failure if roll < 0.9 else keep_alive
     return b"".join([*parts, *(make_one(draw) for _ in range(draw.randint(1, 4)))])
+
+
+CROWD: list[Any] = [{}, [], 1, None, "", "a", 1.5, {"a": 1}, [[]], {"text": "a"}, {"x": {}}]
+CROWD += [{"type": "text", "text": "a"}, {"start": 0, "end": 1}, {"document": {}}, {"index": 3}]
+CROWD += [{"function": {"name": "f", "arguments": "{}"}}, {"id": "c"}, "\ud83d", 10**320]
+HASHED_ALIKE = 2**61 - 1
+"""CPython hashes an integer modulo this: its multiples collide."""
+
+
+def crowded(draw: Random) -> bytes:
+    """An answer one of whose values is a crowd, or whose indices are many and collide."""
+    if draw.random() < 0.3:
+        make_one = draw.choice((lambda n: text("a", n), call, lambda n: citation(n, n, n + 1, "a")))
+        step = draw.choice((1, 64, -1, HASHED_ALIKE, HASHED_ALIKE % 100_001))
+        bound = draw.choice((2**70, 100_001))
+        events = [
+            START,
+            *(make_one(n * step % bound) for n in range(draw.randint(2, 60))),
+            finish(),
+        ]
+        return b"".join(framed(SPELLINGS[0](each), "message", draw) for each in events)
+    events = json.loads(json.dumps(some(draw.choice(FLOWS), draw, 6)))
+    container, key = draw.choice(list(places_in(draw.choice(events))) or [([0], 0)])
+    count = int(10 ** draw.uniform(0.3, 2.6))
+    crowd: Any = [draw.choice(CROWD)] * count
+    if draw.random() < 0.4:
+        crowd[draw.randrange(count)] = draw.choice(CROWD)
+    container[key] = crowd if draw.random() < 0.8 else {str(n): v for n, v in enumerate(crowd)}
+    return b"".join(
+        framed(SPELLINGS[0](each), str(each.get("type", "message")), draw) for each in events
+    )
 
 
 def commented(body: bytes, draw: Random) -> bytes:
@@ -1050,8 +1084,10 @@ def make(draw: Random) -> Input:
         body, lines = json_lines(draw), True
     elif roll < 0.82:
         body = broken_bytes(draw)
-    elif roll < 0.91:
+    elif roll < 0.9:
         body = lane_run(draw)
+    elif roll < 0.92:
+        body = crowded(draw)
     elif roll < 0.96:
         body = soup(draw)
     elif roll < 0.9996:

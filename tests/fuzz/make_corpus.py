@@ -70,6 +70,13 @@ def event_streams() -> Iterator[tuple[str, bytes]]:
         b"".join(a + b for a, b in zip(inputs.BETWEEN, flows["tools"] * 3, strict=False)),
     )
     yield "terminators", b"".join(inputs.DONES)
+    crowd = b"{}," * 200
+    yield "crowd-content", usual.replace(b'"content":[]', b'"content":[%b1]' % crowd)
+    cited = b"".join(flows["citations"])
+    yield "crowd-sources", cited.replace(b'"sources":[', b'"sources":[' + crowd)
+    alike = (inputs.text("a", number * inputs.HASHED_ALIKE) for number in range(9))
+    yield "indices-alike", b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in alike)
+    yield "flood", flows["text"][0] + b":\n" * 500 + b"id: 1\n" * 200 + b"".join(flows["text"][1:])
     for spelling, write in enumerate(inputs.SPELLINGS[1:], 1):
         lines = [write(event).replace("\n", "\ndata: ") for event in inputs.FLOWS[2]]
         yield f"spelling-{spelling}", "".join(f"data: {line}\n\n" for line in lines).encode()

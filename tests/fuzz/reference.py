@@ -209,8 +209,11 @@ def refuse(text: str) -> Any:
     raise ValueError(text)
 
 
+MAX_DIGITS = 308
+
+
 def whole(text: str) -> Any:
-    return BEYOND if len(text) > 4300 else int(text)
+    return BEYOND if len(text.lstrip("-")) > MAX_DIGITS else int(text)
 
 
 def any_float(text: str) -> Any:
@@ -225,7 +228,13 @@ def finite(text: str) -> float:
     return value
 
 
-STRICT = json.JSONDecoder(parse_constant=refuse, parse_float=finite)
+def short(text: str) -> int:
+    if len(text.lstrip("-")) > MAX_DIGITS:
+        raise ValueError(text)
+    return int(text)
+
+
+STRICT = json.JSONDecoder(parse_constant=refuse, parse_float=finite, parse_int=short)
 OPEN = json.JSONDecoder(parse_constant=refuse, parse_float=any_float, parse_int=whole)
 
 

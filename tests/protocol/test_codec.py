@@ -24,7 +24,7 @@ from streamchat.protocol import (
     encode_event,
     encode_frame,
 )
-from streamchat.protocol.codec import _decode_plainly, is_terminator
+from streamchat.protocol.codec import _decode_plainly, is_answer_event, is_terminator
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
     EVENT_CLASSES,
@@ -1042,3 +1042,46 @@ def test_a_malformed_answer_names_the_place(path: str, data: Any) -> None:
     assert ("chat response", path) == (caught.value.event_type, caught.value.path)
     assert CANARY not in str(caught.value)
     assert caught.value.__context__ is None is caught.value.__cause__
+
+
+GIANT = "9" * 309
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"message-end","delta":{"usage":{"x":%s}}}' % GIANT,
+        '{"type":"message-end","delta":{"usage":{"tokens":{"input_tokens":-%s}}}}' % GIANT,
+        '{"type":"message-start","delta":{"message":{"citations":[{"sources":[{"document":[%s]}]}]}}}'
+        % GIANT,
+        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":0,"end":1,'
+        '"text":"a","sources":[{"document":{"x":[1,%s]}}]}}}}' % GIANT,
+        '{"type":"citation-start","index":0,"delta":{"message":{"citations":{"start":%s}}}}'
+        % GIANT,
+        '{"type":"content-delta","index":%s,"delta":{"message":{"content":{"text":""}}}}' % GIANT,
+        '{"type":"new","x":%s}' % GIANT,
+        '{"message":%s}' % GIANT,
+    ],
+)
+def test_an_integer_of_more_than_308_digits_is_refused(text: str) -> None:
+    """A float cannot hold it; 308 digits are read, in whatever place, and so are digits in a string."""
+    with pytest.raises(DecodeError, match="a number is out of range") as caught:
+        decode_events(Frame("message", text.encode()))
+    assert GIANT[:20] not in str(caught.value)
+    read = text.replace(GIANT, f'"{GIANT}"').replace("-", "", 1)
+    for data in (text.replace(GIANT, GIANT[:-1]), read):
+        try:
+            decode_events(Frame("message", data.encode()))
+        except (DecodeError, GenerationError) as error:
+            assert "out of range" not in str(error)
+
+
+@pytest.mark.parametrize("kind", ["[]", "{}", "[[1]]", '{"a":1}', "7", "null", "true", "1.5"])
+def test_a_type_that_is_not_text_under_a_foreign_name_is_not_an_event_of_the_answer(
+    kind: str,
+) -> None:
+    """A list as type raised a TypeError: found by ``tests.hostile.run``, seed 1, answer 2927."""
+    frame = Frame("ping", f'{{"type":{kind}}}'.encode())
+    assert is_answer_event(frame) is False
+    (event,) = decode_events(frame)
+    assert isinstance(event, UnknownEvent)

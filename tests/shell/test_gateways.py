@@ -141,6 +141,7 @@ class Told(Pacer):
 
     def __init__(self) -> None:
         self.refusals: list[StreamChatError] = []
+        self.max_pause = 0.0
 
     async def before_attempt(self, request: Any, body: bytes) -> None:
         pass
