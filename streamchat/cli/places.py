@@ -6,16 +6,17 @@ import errno
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
 
 from streamchat import ConfigurationError
 from streamchat.cli.terminal import visible_name
-from streamchat.journal.places import checked_file, created, followed, holds_lines
+from streamchat.journal.places import Shape, checked_file, created, followed, holds_lines
 
 __all__ = ["Places", "errors_path", "unusable"]
 
@@ -29,6 +30,20 @@ _UNUSABLE = frozenset(
     )
 )
 """What another path would cure; a full or broken disk is not among them."""
+
+
+def _is_error(row: Mapping[str, Any]) -> bool:
+    index, line = row.get("index"), row.get("line")
+    return (
+        row.keys() >= {"index", "line", "id", "error", "message"}
+        and type(index) is int
+        and type(line) is int
+        and line == index + 1
+    )
+
+
+_ERRORS = Shape(b'{"index":0,"line":0,"id":', _is_error)
+"""A line of the errors file, as ``rows.error_row`` has written it in all versions."""
 
 
 def errors_path(out: Path) -> Path:
@@ -145,7 +160,7 @@ class Places:
             click.BadParameter: what is there is not an errors file, or it cannot be created.
         """
         try:
-            if checked_file(path) and not holds_lines(path, "line", first="index"):
+            if checked_file(path) and not holds_lines(path, _ERRORS):
                 raise bad("-o", path, "is in the way: it does not hold the errors of a batch")
             if path.with_name(f"{path.name}.journal").exists():
                 raise bad("-o", path, "is in the way: it is the output of another batch")

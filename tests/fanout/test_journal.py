@@ -246,7 +246,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], int, bytes, str]] = {
     "journal": (log_of, 1, b'{"index":1,"ke\n', "line 2: not JSON, and not the last"),
     "journal, bad index": (log_of, 1, line({"index": -1, "key": key("a")}), "line 2: an index is"),
     "journal, bad key": (log_of, 2, line({"index": 1, "key": "a"}), "line 3: a key is"),
-    "journal, true": (log_of, 0, line({"index": True, "key": key("a")}), "line 1: an index is"),
+    "journal, true": (log_of, 1, line({"index": True, "key": key("a")}), "line 2: an index is"),
 }
 
 
