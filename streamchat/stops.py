@@ -58,7 +58,7 @@ def _check_limit(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"Stop({name}=) must be a number, not {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value < math.inf:  # isfinite() overflows at a large integer
         raise ValueError(f"Stop({name}=) must be a positive number, not {value}")
 
 

@@ -203,6 +203,14 @@ async def test_a_refused_key_stops_the_job(tmp_path: Path) -> None:
         (["in.jsonl"], "Missing option"),
         (["in.jsonl", "-o", "out.jsonl", "--concurrency", "0"], "--concurrency"),
         (["in.jsonl", "-o", "out.jsonl", "--rpm", "0"], "--rpm"),
+        *(
+            (["in.jsonl", "-o", "out.jsonl", name, value], name)
+            for name, value in [
+                *[("--deadline", "nan"), ("--deadline", "inf"), ("--deadline", "-1")],
+                *[("--rpm", "0.5"), ("--rpm", "nan"), ("--rpm", "inf"), ("--tpm", "1e400")],
+                ("--max-failures", "0"),
+            ]
+        ),
     ],
 )
 def test_wrong_usage(
@@ -212,7 +220,7 @@ def test_wrong_usage(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "in.jsonl", [{"prompt": "a"}])
     ran = run("batch", *arguments)
-    assert (ran.code, said in ran.err) == (2, True)
+    assert (ran.code, said in ran.err) == (2, True), ran.err
     assert not (tmp_path / "out.jsonl").exists()
 
 
