@@ -195,7 +195,7 @@ def batch(
         return counted(results, count)
 
     job = Job(places=places, model=model, is_ordered=ordered, run=run)
-    screen = Screen()
+    screen = Screen(answers=places.out is None)
     with (
         asyncio.Runner() as runner,
         connected(runner, screen, None, demo=demo) as client,

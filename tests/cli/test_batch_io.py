@@ -84,6 +84,21 @@ async def test_every_line_has_its_row(tmp_path: Path, source: Path, script: str)
     assert sorted(texts(out)) == list("abcde")
 
 
+async def test_a_closed_stdout_matters_only_where_rows_go_there(
+    tmp_path: Path, source: Path
+) -> None:
+    """A daemon may have none: ``>&-``."""
+    async with serve(echo) as wire:
+        code, _, err = await shell(wire, "$batch in.jsonl -o out.jsonl >&-", tmp_path)
+        assert code == 0, err
+        assert sorted(texts((tmp_path / "out.jsonl").read_bytes())) == list("abcde")
+        both, _, _ = await shell(wire, "$batch in.jsonl -o o.jsonl >&- 2>&-", tmp_path)
+        assert both == 0
+        assert sorted(texts((tmp_path / "o.jsonl").read_bytes())) == list("abcde")
+        code, _, err = await shell(wire, "$batch in.jsonl -o - >&-", tmp_path)
+    assert (code, "standard output is closed" in err) == (1, True), err
+
+
 async def test_ordered_rows_come_in_order_where_they_cannot_be_sorted(
     tmp_path: Path, source: Path
 ) -> None:
@@ -193,7 +208,7 @@ def test_utf16_is_refused_with_a_sentence(
         ("in.jsonl.gz", b'{"prompt": "a"}\n', "is not gzip data"),
         ("in.jsonl.zst", b'{"prompt": "a"}\n', "is not zstd data"),
         ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 9, mtime=0)[:-9], "broken or cut off"),
-        ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n', mtime=0) + b"xyz", "broken or cut off behind line 1"),
+        ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n', mtime=0) + b"xyz", "cut off behind line 1"),
         ("in.jsonl", gzip.compress(b'{"prompt": "a"}\n', mtime=0)[:-2] + b"xx", "broken or cut off"),
         ("in.jsonl", b"\x28\xb5\x2f\xfd\0", "zst"),
     ],
