@@ -145,6 +145,10 @@ class Places:
     def _check_output(self) -> None:
         if self.out is not None and not self.is_stream:
             _check_folder("-o", self.out)
+            try:
+                _check_errors(errors_path(self.out))
+            except OSError as error:
+                raise unusable(error, errors_path(self.out), "-o") from None
 
     def _check_picture(self) -> None:
         if self.picture is None:
@@ -160,14 +164,19 @@ class Places:
             click.BadParameter: what is there is not an errors file, or it cannot be created.
         """
         try:
-            if checked_file(path) and not holds_lines(path, _ERRORS):
-                raise bad("-o", path, "is in the way: it does not hold the errors of a batch")
-            if path.with_name(f"{path.name}.journal").exists():
-                raise bad("-o", path, "is in the way: it is the output of another batch")
+            _check_errors(path)  # again: nobody else runs this job now
             path.unlink(missing_ok=True)
             return created(path)
         except OSError as error:
             raise unusable(error, path, "-o") from None
+
+
+def _check_errors(path: Path) -> None:
+    """Refuse to replace what is not an errors file."""
+    if checked_file(path) and not holds_lines(path, _ERRORS):
+        raise bad("-o", path, "is in the way: it does not hold the errors of a batch")
+    if path.with_name(f"{path.name}.journal").exists():
+        raise bad("-o", path, "is in the way: it is the output of another batch")
 
 
 def _is_stream(path: Path) -> bool:

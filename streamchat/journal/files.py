@@ -183,6 +183,7 @@ def refuse_foreign(
 def open_locked(out: Path, opened: ExitStack) -> Lines:
     """The journal of ``out``, ours alone, with every replacement that was begun completed."""
     place = beside(out, ".journal")
+    packing_of(out)  # refused before a file is made
     refuse_foreign(beside(out, ".new"), like=out)
     for path in (place, beside(place, ".new"), beside(place, ".tmp")):
         refuse_foreign(path, shapes=JOURNAL)

@@ -181,13 +181,15 @@ def test_two_outputs_never_share_an_errors_file() -> None:
 def test_a_foreign_file_is_never_replaced(
     tmp_path: Path, source: Path, name: str, content: bytes, problem: str, flag: str
 ) -> None:
-    """Exit code 2 names it; its bytes stay."""
+    """Exit code 2 names it; its bytes stay, and nothing else is left."""
     foreign = tmp_path / name
     foreign.write_bytes(content)
+    before = sorted(tmp_path.iterdir())
     code, err = tried(source, "-o", tmp_path / "out.jsonl", flag)
     assert code == 2, err
     assert problem in err
     assert foreign.read_bytes() == content
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

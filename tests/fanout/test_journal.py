@@ -1047,7 +1047,10 @@ def test_a_file_that_is_not_compressed_so_is_not_replaced(
 
 
 def test_zst_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names it."""
+    """The message names it, and no file is made."""
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(ConfigurationError, match="zstandard"):
         Journal.create(tmp_path / "out.zst")
+    with pytest.raises(ConfigurationError, match="zstandard"):
+        Journal.resume(tmp_path / "out.zst", keys("a"))
+    assert not list(tmp_path.iterdir())
