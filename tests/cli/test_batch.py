@@ -96,6 +96,7 @@ async def test_rows_are_the_designs(tmp_path: Path) -> None:
             "",
             {"messages": [{"role": "user", "content": "b"}], "temperature": 0.2, "stream": False},
             {"prompt": "c", "model": "other"},
+            {"prompt": "d", "model": None},
         ],
     )
     out = tmp_path / "out.jsonl"
@@ -103,13 +104,14 @@ async def test_rows_are_the_designs(tmp_path: Path) -> None:
         ran = await batch(wire, source, "-o", out, "--model", "m", "--ordered")
     assert ran.code == 0, ran.err
     found = rows(out)
-    assert [list(row) for row in found] == [ROW] * 3
-    assert [(row["index"], row["id"]) for row in found] == [(0, "first"), (2, None), (3, None)]
+    assert [list(row) for row in found] == [ROW] * 4
+    ids = [(row["index"], row["id"]) for row in found]
+    assert ids == [(0, "first"), (2, None), (3, None), (4, None)]
     texts = [row["response"]["message"]["content"][0]["text"] for row in found]
-    assert texts == ["a", "b", "c"]
+    assert texts == ["a", "b", "c", "d"]
     assert all(row["attempts"] == 1 and row["timing"]["total"] > 0 for row in found)
     sent = sorted((json.loads(each.body) for each in wire.requests), key=str)
-    assert {each["model"] for each in sent} == {"m", "other"}
+    assert sorted(each["model"] for each in sent) == ["m", "m", "m", "other"]
     assert [each["temperature"] for each in sent if "temperature" in each] == [0.2]
     assert rows(tmp_path / "out.errors.jsonl") == []
 
