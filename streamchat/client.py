@@ -305,7 +305,7 @@ class Client(Listeners):
         from streamchat.structured import asking_for_json, read_answer, response_format
 
         if into is not None:
-            _check_common(options, "fan_out(into=)")
+            _check_common(options, "fan_out(into=...)")
             options = {**options, "response_format": response_format(into)}
         # Now, and not once for each of the requests.
         ChatRequest.build("-", model or self._model or "-", options)
@@ -343,7 +343,7 @@ class Client(Listeners):
             if "limiter" in keywords:
                 raise TypeError("limiter= is of the whole fan-out, not of one request")
             if into is not None:
-                _check_common(keywords, "fan_out(into=)")
+                _check_common(keywords, "a request of fan_out(into=...)")
                 messages = asking_for_json(plain_messages(messages))
             merged["headers"] = hidden(merged["headers"])
             return self._stream(
@@ -400,7 +400,7 @@ class Client(Listeners):
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.tools import ToolOptions, ToolRun, as_tools
 
-        _check_common(options, "run_tools")
+        _check_common(options, "run_tools()")
         named = as_tools(tools)
         chosen = ToolOptions(
             max_steps=max_steps,
@@ -480,7 +480,7 @@ class Client(Listeners):
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.structured import ParsedAnswer, asking_for_json, response_format
 
-        _check_common(options, "parse")
+        _check_common(options, "parse()")
         format_ = response_format(into)
         given = as_dispatchers(handlers)
 
@@ -701,11 +701,11 @@ def _merged_body(common: Mapping[str, Any], own: Any) -> Any:
     return {**common, **own} if is_mapping(own) else own
 
 
-def _check_common(options: Mapping[str, Any], method: str) -> None:
-    """Refuse what the method sets itself, or does without."""
+def _check_common(options: Mapping[str, Any], call: str) -> None:
+    """Refuse what the call sets itself, or does without."""
     for name in options:
         if name in ChatOptions.__annotations__ and name not in CommonOptions.__annotations__:
-            raise TypeError(f"{method}() takes no {name}")
+            raise TypeError(f"{call} takes no {name}")
 
 
 def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -46,7 +46,12 @@ class Stop:
         given: Any = self.errors
         if isinstance(given, type):
             raise TypeError(f"Stop(errors=) must be a tuple: errors=({given.__name__},)")
-        errors = tuple(given)
+        if not isinstance(given, Iterable):
+            raise TypeError(
+                f"Stop(errors=) must be a tuple of exception classes, not {type(given).__name__}: "
+                "failures= is the number of failures"
+            )
+        errors: tuple[Any, ...] = tuple(given)
         for error in errors:
             if not (isinstance(error, type) and issubclass(error, Exception)):
                 raise TypeError(f"Stop(errors=) must hold exception classes, not {error!r:.80}")
@@ -58,7 +63,7 @@ def _check_limit(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"Stop({name}=) must be a number, not {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value < math.inf:  # isfinite() overflows at a large integer
         raise ValueError(f"Stop({name}=) must be a positive number, not {value}")
 
 

@@ -26,6 +26,7 @@ from streamchat import (
     StopReachedError,
 )
 from streamchat.cli.connect import connected
+from streamchat.cli.options import FiniteRange
 from streamchat.cli.outcome import EXIT_CODES, Outcome, report
 from streamchat.cli.outputs import JournalOutput, Output, StreamOutput, opened_stream
 from streamchat.cli.places import Places, unusable
@@ -67,8 +68,8 @@ DEMO = "the demo server"
     metavar="N",
     help="Requests at once.",
 )
-@click.option("--rpm", type=click.FloatRange(min=0, min_open=True), help="Requests a minute.")
-@click.option("--tpm", type=click.FloatRange(min=0, min_open=True), help="Tokens a minute.")
+@click.option("--rpm", type=FiniteRange(min=1), help="Requests a minute.")
+@click.option("--tpm", type=FiniteRange(min=1), help="Tokens a minute.")
 @click.option("--adaptive", is_flag=True, help="Run half as many after a 429, then slowly more.")
 @click.option("--ordered", is_flag=True, help="Put the rows in the input's order in the end.")
 @click.option(
@@ -79,7 +80,7 @@ DEMO = "the demo server"
 @click.option("--demo", is_flag=True, help="Let the demo model on this machine answer.")
 @click.option(
     "--deadline",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Take no further line after so long.",
 )
@@ -194,7 +195,7 @@ def batch(
         return counted(results, count)
 
     job = Job(places=places, model=model, is_ordered=ordered, run=run)
-    screen = Screen()
+    screen = Screen(answers=places.out is None)
     with (
         asyncio.Runner() as runner,
         connected(runner, screen, None, demo=demo) as client,

@@ -22,6 +22,7 @@ from streamchat import (
 )
 from streamchat.cli.connect import DEMO_PACE, connected
 from streamchat.cli.inputs import read_documents, read_prompt, read_tools, standard_input
+from streamchat.cli.options import FiniteRange
 from streamchat.cli.outcome import EXIT_CODES, Outcome, report
 from streamchat.cli.render import JsonLines, Printer, statistics
 from streamchat.cli.terminal import Screen
@@ -62,7 +63,7 @@ LEAVE = ("exit", "quit")
 @click.option("--system", metavar="TEXT", help="What the model is told to be.")
 @click.option(
     "--tokens-per-second",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="N",
     help=f"The demo server's pace.  [default: {DEMO_PACE:g} on a terminal, else no limit]",
 )

@@ -6,16 +6,17 @@ import errno
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
 
 from streamchat import ConfigurationError
 from streamchat.cli.terminal import visible_name
-from streamchat.journal.places import checked_file, created, followed, holds_lines
+from streamchat.journal.places import Shape, checked_file, created, followed, holds_lines
 
 __all__ = ["Places", "errors_path", "unusable"]
 
@@ -29,6 +30,20 @@ _UNUSABLE = frozenset(
     )
 )
 """What another path would cure; a full or broken disk is not among them."""
+
+
+def _is_error(row: Mapping[str, Any]) -> bool:
+    index, line = row.get("index"), row.get("line")
+    return (
+        row.keys() >= {"index", "line", "id", "error", "message"}
+        and type(index) is int
+        and type(line) is int
+        and line == index + 1
+    )
+
+
+_ERRORS = Shape(b'{"index":0,"line":0,"id":', _is_error)
+"""A line of the errors file, as ``rows.error_row`` has written it in all versions."""
 
 
 def errors_path(out: Path) -> Path:
@@ -130,6 +145,10 @@ class Places:
     def _check_output(self) -> None:
         if self.out is not None and not self.is_stream:
             _check_folder("-o", self.out)
+            try:
+                _check_errors(errors_path(self.out))
+            except OSError as error:
+                raise unusable(error, errors_path(self.out), "-o") from None
 
     def _check_picture(self) -> None:
         if self.picture is None:
@@ -145,14 +164,19 @@ class Places:
             click.BadParameter: what is there is not an errors file, or it cannot be created.
         """
         try:
-            if checked_file(path) and not holds_lines(path, "line", first="index"):
-                raise bad("-o", path, "is in the way: it does not hold the errors of a batch")
-            if path.with_name(f"{path.name}.journal").exists():
-                raise bad("-o", path, "is in the way: it is the output of another batch")
+            _check_errors(path)  # again: nobody else runs this job now
             path.unlink(missing_ok=True)
             return created(path)
         except OSError as error:
             raise unusable(error, path, "-o") from None
+
+
+def _check_errors(path: Path) -> None:
+    """Refuse to replace what is not an errors file."""
+    if checked_file(path) and not holds_lines(path, _ERRORS):
+        raise bad("-o", path, "is in the way: it does not hold the errors of a batch")
+    if path.with_name(f"{path.name}.journal").exists():
+        raise bad("-o", path, "is in the way: it is the output of another batch")
 
 
 def _is_stream(path: Path) -> bool:

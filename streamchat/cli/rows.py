@@ -73,7 +73,8 @@ def _line(index: int, text: bytes, model: str) -> Line:
         return _bad(index, own, problem)
     if "prompt" in fields:
         fields["messages"] = fields.pop("prompt")
-    fields.setdefault("model", model)
+    if fields.get("model") is None:  # null, as writers of tables put it
+        fields["model"] = model
     try:
         key = request_key({"id": own, "body": fields, "bad": False})
     except ValueError as error:

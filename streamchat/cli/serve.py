@@ -7,6 +7,7 @@ import os
 
 import click
 
+from streamchat.cli.options import FiniteRange
 from streamchat.cli.outcome import EXIT_CODES
 from streamchat.cli.terminal import Screen
 
@@ -26,7 +27,7 @@ KEY_VARIABLE = "STREAMCHAT_SERVE_KEY"
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option(
     "--tokens-per-second",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="N",
     help="The pace of answers.  [default: as fast as they are read]",
 )

@@ -29,7 +29,12 @@ _HINT = "IN.jsonl"
 _HEAD = 1 << 16
 _FRAME_CHUNK = 1 << 12
 """Small, as a frame may grow 30,000-fold."""
-_GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_HEADER = 21
+"""Bytes of a zstd frame's longest header and its first block's; the fixed part of gzip's has 10."""
+_SAMPLE = 4096
+_MAX_BLOCK = 1 << 17
+_GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
+_GZIP_RESERVED = 0xE0
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -109,15 +114,20 @@ class Source:
         return self._file
 
     def _look(self) -> None:
-        """Find out what it holds by its first bytes."""
+        """Find out what it holds by its first bytes.
+
+        Any bytes may be a line: what only begins as compressed data do is plain, unless its name says
+        otherwise.
+        """
         self._file.seek(self._start)
-        magic = self._file.read(4)
+        head = self._file.read(_HEADER)
         suffix = Path(self.name).suffix.lower()
-        if magic.startswith(_GZIP_MAGIC):
-            self._packing = "gzip"
-        elif magic == _ZSTD_MAGIC:
-            self._packing = "zstd"
-        elif magic and suffix in (".gz", ".zst"):
+        is_named = suffix in (".gz", ".zst")
+        if _is_gzip(head):
+            self._packing = "gzip" if is_named or self._inflates() else ""
+        elif head.startswith(_ZSTD_MAGIC) and (is_named or _is_zstd(head)):
+            self._packing = "zstd" if is_named or self._decompresses() else ""
+        elif head and is_named:
             raise bad(_HINT, self.name, f"is not {'gzip' if suffix == '.gz' else 'zstd'} data")
         with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # lines() says where
             if _is_utf16(self._reader().read(_HEAD)):
@@ -126,6 +136,38 @@ class Source:
                     self.name,
                     "is UTF-16, and JSON lines are UTF-8: iconv -f UTF-16 -t UTF-8 converts it",
                 )
+
+    def _inflates(self) -> bool:
+        """Whether a first line can be read from gzip data, or as much as :data:`_SAMPLE` of it.
+
+        Data that are cut off count if anything can be read from them.
+        """
+        self._file.seek(self._start)
+        unpacker, data, text = zlib.decompressobj(16 + zlib.MAX_WBITS), b"", b""
+        while not unpacker.eof and len(text) < _SAMPLE and b"\n" not in text:
+            data = unpacker.unconsumed_tail or self._file.read(_FRAME_CHUNK)
+            if not data:
+                return bool(text)
+            try:
+                # In small pieces: what stands before an error is not given with it.
+                text += unpacker.decompress(data, 64)
+            except zlib.error as error:
+                # A wrong checksum stands behind data that could be read.
+                return str(error).endswith(("incorrect data check", "incorrect length check"))
+        return True
+
+    def _decompresses(self) -> bool:
+        """Whether anything can be read from zstd data."""
+        self._packing = "zstd"
+        try:
+            self._reader().read(1)
+        except EOFError:
+            return False
+        except Exception as error:
+            if type(error).__name__ != "ZstdError":  # as in lines()
+                raise
+            return False
+        return True
 
 
 class _Frames(io.RawIOBase):
@@ -203,6 +245,22 @@ def _unreadable(error: Exception, name: str) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
         return unusable(error, Path(name), _HINT)
     return bad(_HINT, name, str(error))
+
+
+def _is_gzip(head: bytes) -> bool:
+    """Whether this may be the header of a member (RFC 1952, 2.3.1)."""
+    return head.startswith(_GZIP_MAGIC) and len(head) >= 10 and not head[3] & _GZIP_RESERVED
+
+
+def _is_zstd(head: bytes) -> bool:
+    """Whether this may be the header of a frame and of its first block (RFC 8878, 3.1.1)."""
+    if len(head) < 5 or (kind := head[4]) & 0x08:
+        return False
+    has_window = not kind & 0x20
+    size_bytes = (0 if has_window else 1, 2, 4, 8)[kind >> 6]
+    start = 5 + has_window + (0, 1, 2, 4)[kind & 3] + size_bytes
+    block = int.from_bytes(head[start : start + 3], "little")
+    return len(head) >= start + 3 and block >> 1 & 3 != 3 and block >> 3 <= _MAX_BLOCK
 
 
 def _is_utf16(head: bytes) -> bool:

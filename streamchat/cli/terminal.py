@@ -124,11 +124,18 @@ class Channel:
 
 
 class Screen:
-    """Both channels of this process: the answer goes to ``out``, all else to ``err``."""
+    """Both channels of this process: the answer goes to ``out``, all else to ``err``.
 
-    def __init__(self) -> None:
+    Args:
+        answers: whether the answer goes to stdout, and not to a file.
+
+    Raises:
+        OSError: it does, and stdout is closed.
+    """
+
+    def __init__(self, *, answers: bool = True) -> None:
         self.out = Channel(sys.stdout)
-        if not self.out.is_open:
+        if answers and not self.out.is_open:
             raise OSError("standard output is closed: there is nowhere to answer")
         self.err = Channel(sys.stderr)
         self._is_shared = self.out.is_terminal and self.err.is_terminal

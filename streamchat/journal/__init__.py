@@ -27,6 +27,7 @@ from typing import Any, Self
 import attrs
 
 from streamchat.journal.files import (
+    FIELDS,
     NOT_RESUMABLE,
     Lines,
     beside,
@@ -53,8 +54,6 @@ from streamchat.protocol.plain import encode_json
 
 __all__ = ["EVERY", "FIELDS", "Journal", "SyncEvery", "request_key"]
 
-FIELDS: tuple[str, ...] = ("index", "id", "response", "attempts", "timing")
-"""What a row of ``OUT`` holds: these keys, in this order, and no other."""
 _STARTED, _DONE = 1, 2
 
 

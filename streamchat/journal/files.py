@@ -16,12 +16,21 @@ import attrs
 
 from streamchat.journal.keys import Keys, checked_index, checked_key
 from streamchat.journal.packing import PLAIN, Packing, packing_of
-from streamchat.journal.places import checked_file, created, holds_lines, opened_for_appending
+from streamchat.journal.places import (
+    Shape,
+    checked_file,
+    created,
+    holds_lines,
+    opened_for_appending,
+)
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import MAX_COPIED_DEPTH, decode_json, encode_json, is_mapping
 
 __all__ = [
+    "FIELDS",
+    "JOURNAL",
     "NOT_RESUMABLE",
+    "RESULTS",
     "Lines",
     "beside",
     "key_line",
@@ -44,6 +53,8 @@ __all__ = [
 
 T = TypeVar("T")
 _INDEX = re.compile(rb'\{\s*"index"\s*:\s*[0-9]+')
+FIELDS: tuple[str, ...] = ("index", "id", "response", "attempts", "timing")
+"""What a row of ``OUT`` holds: these keys, in this order, and no other."""
 NOT_RESUMABLE = "check both names, or replace the results on purpose (fresh)"
 
 
@@ -115,13 +126,47 @@ def refuse_results(out: Path, *, fresh: bool) -> None:
     refuse_foreign(out)
 
 
-def refuse_foreign(path: Path, *, like: Path | None = None, name: str = "index") -> None:
+def _is_result(row: Mapping[str, Any]) -> bool:
+    # Other programs may have sorted the keys, or added some.
+    return row.keys() >= set(FIELDS) and _is(checked_index, row["index"])
+
+
+def _is_source(row: Mapping[str, Any]) -> bool:
+    return row.keys() == {"source"} and isinstance(row["source"], str)
+
+
+def _is_key(row: Mapping[str, Any]) -> bool:
+    return (
+        row.keys() == {"index", "key"}
+        and _is(checked_index, row["index"])
+        and _is(checked_key, row["key"])
+    )
+
+
+def _is(check: Callable[[Any], object], value: Any) -> bool:
+    try:
+        check(value)
+    except ValueError:
+        return False
+    return True
+
+
+RESULTS = (Shape(b'{"index":0,"id":', _is_result),)
+"""The lines of ``OUT``."""
+# The first version began its journals with an index.
+JOURNAL = (Shape(b'{"source":"', _is_source), Shape(b'{"index":0,"key":"', _is_key))
+"""The lines of ``OUT.journal``."""
+
+
+def refuse_foreign(
+    path: Path, *, like: Path | None = None, shapes: tuple[Shape, ...] = RESULTS
+) -> None:
     """Refuse to replace a file that does not hold rows or keys of a job.
 
     Args:
         path: what would be replaced.
         like: a file of the same kind, whose name says how lines are stored. Default: itself.
-        name: a key that the first line has.
+        shapes: what its first line may be.
 
     Raises:
         ConfigurationError: it holds something else, or is not a regular file.
@@ -129,8 +174,7 @@ def refuse_foreign(path: Path, *, like: Path | None = None, name: str = "index")
     if not checked_file(path):
         return
     packing = packing_of(like or path)
-    # The first version began its journals with an index too.
-    if not any(holds_lines(path, key, packing=packing) for key in dict.fromkeys((name, "index"))):
+    if not holds_lines(path, *shapes, packing=packing):
         raise ConfigurationError(
             f"{path} does not hold rows of a job, so it is not replaced: remove it, or name another"
         )
@@ -139,9 +183,10 @@ def refuse_foreign(path: Path, *, like: Path | None = None, name: str = "index")
 def open_locked(out: Path, opened: ExitStack) -> Lines:
     """The journal of ``out``, ours alone, with every replacement that was begun completed."""
     place = beside(out, ".journal")
+    packing_of(out)  # refused before a file is made
     refuse_foreign(beside(out, ".new"), like=out)
     for path in (place, beside(place, ".new"), beside(place, ".tmp")):
-        refuse_foreign(path, name="source")
+        refuse_foreign(path, shapes=JOURNAL)
     log = Lines.open(place, opened)
     _lock(log)
     log.size = os.fstat(log.file.fileno()).st_size  # now it grows no more

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import attrs
 
 from streamchat.journal.packing import PLAIN, Packing
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import MAX_COPIED_DEPTH, decode_json, is_mapping
 
-__all__ = ["checked_file", "created", "followed", "holds_lines", "opened_for_appending"]
+__all__ = ["Shape", "checked_file", "created", "followed", "holds_lines", "opened_for_appending"]
 
 PRIVATE = 0o600
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LINKS = 40
 """Symbolic links in a row; Linux gives up at the same number."""
+_NUMBER = re.compile(rb"(?<=:)[0-9]+")
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 # A FIFO blocks whoever opens it, and a terminal would become ours.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
@@ -109,29 +115,37 @@ def created(path: Path, *, mode: int = PRIVATE) -> int:
     return descriptor
 
 
-def holds_lines(
-    path: Path, name: str, *, packing: Packing = PLAIN, first: str | None = None
-) -> bool:
-    """Whether a file is empty or begins with a JSON object that has this name.
+@attrs.frozen
+class Shape:
+    """How a line of one of our files looks: enough of it that no other program's line passes for ours."""
+
+    start: bytes
+    """How it begins, with 0 for each number; what is left of a line that was cut off has no more."""
+    fits: Callable[[Mapping[str, Any]], bool]
+    """Whether the whole line is one."""
+
+
+def holds_lines(path: Path, *shapes: Shape, packing: Packing = PLAIN) -> bool:
+    """Whether a file is empty or begins with a line of one of these shapes.
 
     Args:
         path: the file.
-        name: a key of the object.
+        *shapes: what its first line may be.
         packing: how it stores its lines.
-        first: the first key of the lines that are written there. Default: ``name``.
 
     What a killed process or a power failure leaves counts too: a first line that was cut off, or zeros.
     """
     line = packing.first_line(path)
     if line is None:
         return False
-    if not line.strip(b"\0"):
+    left = line.rstrip(b"\0")
+    if not left:
         return True
-    if not line.endswith(b"\n"):
-        start = b'{"%b":' % (first or name).encode()
-        return line.startswith(start) or start.startswith(line)
     try:
-        value = decode_json(line, levels=MAX_COPIED_DEPTH)
+        value = decode_json(left, levels=MAX_COPIED_DEPTH)
     except ValueError:
-        return False
-    return is_mapping(value) and name in value
+        start = _NUMBER.sub(b"0", left)
+        return not left.endswith(b"\n") and any(
+            start.startswith(shape.start) or shape.start.startswith(start) for shape in shapes
+        )
+    return is_mapping(value) and any(shape.fits(value) for shape in shapes)

@@ -96,6 +96,7 @@ async def test_rows_are_the_designs(tmp_path: Path) -> None:
             "",
             {"messages": [{"role": "user", "content": "b"}], "temperature": 0.2, "stream": False},
             {"prompt": "c", "model": "other"},
+            {"prompt": "d", "model": None},
         ],
     )
     out = tmp_path / "out.jsonl"
@@ -103,13 +104,14 @@ async def test_rows_are_the_designs(tmp_path: Path) -> None:
         ran = await batch(wire, source, "-o", out, "--model", "m", "--ordered")
     assert ran.code == 0, ran.err
     found = rows(out)
-    assert [list(row) for row in found] == [ROW] * 3
-    assert [(row["index"], row["id"]) for row in found] == [(0, "first"), (2, None), (3, None)]
+    assert [list(row) for row in found] == [ROW] * 4
+    ids = [(row["index"], row["id"]) for row in found]
+    assert ids == [(0, "first"), (2, None), (3, None), (4, None)]
     texts = [row["response"]["message"]["content"][0]["text"] for row in found]
-    assert texts == ["a", "b", "c"]
+    assert texts == ["a", "b", "c", "d"]
     assert all(row["attempts"] == 1 and row["timing"]["total"] > 0 for row in found)
     sent = sorted((json.loads(each.body) for each in wire.requests), key=str)
-    assert {each["model"] for each in sent} == {"m", "other"}
+    assert sorted(each["model"] for each in sent) == ["m", "m", "m", "other"]
     assert [each["temperature"] for each in sent if "temperature" in each] == [0.2]
     assert rows(tmp_path / "out.errors.jsonl") == []
 
@@ -203,6 +205,14 @@ async def test_a_refused_key_stops_the_job(tmp_path: Path) -> None:
         (["in.jsonl"], "Missing option"),
         (["in.jsonl", "-o", "out.jsonl", "--concurrency", "0"], "--concurrency"),
         (["in.jsonl", "-o", "out.jsonl", "--rpm", "0"], "--rpm"),
+        *(
+            (["in.jsonl", "-o", "out.jsonl", name, value], name)
+            for name, value in [
+                *[("--deadline", "nan"), ("--deadline", "inf"), ("--deadline", "-1")],
+                *[("--rpm", "0.5"), ("--rpm", "nan"), ("--rpm", "inf"), ("--tpm", "1e400")],
+                ("--max-failures", "0"),
+            ]
+        ),
     ],
 )
 def test_wrong_usage(
@@ -212,7 +222,7 @@ def test_wrong_usage(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "in.jsonl", [{"prompt": "a"}])
     ran = run("batch", *arguments)
-    assert (ran.code, said in ran.err) == (2, True)
+    assert (ran.code, said in ran.err) == (2, True), ran.err
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -84,6 +84,21 @@ async def test_every_line_has_its_row(tmp_path: Path, source: Path, script: str)
     assert sorted(texts(out)) == list("abcde")
 
 
+async def test_a_closed_stdout_matters_only_where_rows_go_there(
+    tmp_path: Path, source: Path
+) -> None:
+    """A daemon may have none: ``>&-``."""
+    async with serve(echo) as wire:
+        code, _, err = await shell(wire, "$batch in.jsonl -o out.jsonl >&-", tmp_path)
+        assert code == 0, err
+        assert sorted(texts((tmp_path / "out.jsonl").read_bytes())) == list("abcde")
+        both, _, _ = await shell(wire, "$batch in.jsonl -o o.jsonl >&- 2>&-", tmp_path)
+        assert both == 0
+        assert sorted(texts((tmp_path / "o.jsonl").read_bytes())) == list("abcde")
+        code, _, err = await shell(wire, "$batch in.jsonl -o - >&-", tmp_path)
+    assert (code, "standard output is closed" in err) == (1, True), err
+
+
 async def test_ordered_rows_come_in_order_where_they_cannot_be_sorted(
     tmp_path: Path, source: Path
 ) -> None:
@@ -193,13 +208,11 @@ def test_utf16_is_refused_with_a_sentence(
         ("in.jsonl.gz", b'{"prompt": "a"}\n', "is not gzip data"),
         ("in.jsonl.zst", b'{"prompt": "a"}\n', "is not zstd data"),
         ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 9, mtime=0)[:-9], "broken or cut off"),
-        (
-            "in.jsonl.gz",
-            gzip.compress(b'{"prompt": "a"}\n', mtime=0) + b"xyz",
-            "broken or cut off behind line 1",
-        ),
+        ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n', mtime=0) + b"xyz", "cut off behind line 1"),
         ("in.jsonl", gzip.compress(b'{"prompt": "a"}\n', mtime=0)[:-2] + b"xx", "broken or cut off"),
-        ("in.jsonl", b"\x28\xb5\x2f\xfd\0", "zst"),
+        ("in.jsonl", gzip.compress(b'{"prompt": "a"}\n' * 9999, mtime=0)[:-20], "cut off behind line"),
+        ("in.jsonl.zst", b"\x28\xb5\x2f\xfd\0", "zst"),
+        ("in.jsonl", b"\x28\xb5\x2f\xfd\x20\x10\x10\0\0{\n", "zst"),
     ],
 )  # fmt: skip
 def test_broken_compression_is_found_before_anything_is_sent(
@@ -209,6 +222,37 @@ def test_broken_compression_is_found_before_anything_is_sent(
     source.write_bytes(content)
     ran = run("batch", source, "-o", tmp_path / "o.jsonl", env=NOWHERE)
     assert (ran.code, said in ran.err) == (2, True), ran.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\x1f\x8b",
+        b"\x1f\x8b\x08",
+        b"\x1f\x8b\x07\0\0\0\0\0\0\0",
+        b"\x1f\x8b\x08\xe0\0\0\0\0\0\0",
+        b"\x1f\x8b\x08\0\0\0\0\0\0\3",
+        b"\x1f\x8b\x08\0\0\0\0\0\0\3" + b'{"prompt": "x"}',
+        b"\x1f\x8b\x08\x08\0\0\0\0\0\3a name without an end",
+        b"\x1f\x8b\x08\0\0\0\0\0\0\3\x4b\x4c\x4a\x06\xff\xff\xff",
+        b"\x28\xb5\x2f\xfd",
+        b"\x28\xb5\x2f\xfd\0",
+        b"\x28\xb5\x2f\xfd\x08\0\0\0\0",
+        b"\x28\xb5\x2f\xfd" + b'{"prompt": "x"}',
+        b"\x28\xb5\x2f\xfd\x20\x01\xff\xff\xff",
+    ],
+)
+async def test_a_line_that_begins_as_compressed_data_is_an_error_of_its_own(
+    tmp_path: Path, source: Path, line: bytes
+) -> None:
+    """Whatever bytes come, the good lines are answered."""
+    source.write_bytes(line + b"\n" + source.read_bytes())
+    out = tmp_path / "out.jsonl"
+    async with serve(echo) as wire:
+        ran = await batch(wire, source, "-o", out)
+    assert ran.code == 1, ran.err
+    assert sorted(texts(out.read_bytes())) == list("abcde")
+    assert [row["line"] for row in rows(tmp_path / "out.errors.jsonl")] == [1]
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/random"])
@@ -234,6 +278,18 @@ async def test_zst_files(tmp_path: Path, source: Path) -> None:
         assert "cut off" in (await batch(wire, packed, "-o", tmp_path / "o.jsonl")).err
     whole = zstandard.ZstdDecompressor().stream_reader(out.read_bytes(), read_across_frames=True)
     assert texts(whole.read()) == list("abcde")
+
+
+async def test_zst_on_a_pipe(tmp_path: Path, source: Path) -> None:
+    """Found out by its first bytes, as it has no name; empty frames too."""
+    zstandard = pytest.importorskip("zstandard")
+    (tmp_path / "packed").write_bytes(
+        zstandard.compress(b"") + zstandard.compress(source.read_bytes())
+    )
+    async with serve(echo) as wire:
+        code, out, err = await shell(wire, "cat packed | $batch - -o -", tmp_path)
+    assert code == 0, err
+    assert sorted(texts(out)) == list("abcde")
 
 
 async def test_gzip_rows_are_resumed_moved_and_sorted(tmp_path: Path, source: Path) -> None:

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from streamchat.cli import cli
 from streamchat.cli.places import Places, errors_path
 from streamchat.journal import Journal, request_key
-from streamchat.journal.files import write_whole
-from streamchat.journal.places import followed
+from streamchat.journal.files import JOURNAL, RESULTS, write_whole
+from streamchat.journal.places import Shape, followed, holds_lines
 from streamchat.local import LocalServer
 from streamchat.protocol.errors import ConfigurationError
 from tests.cli.command import on_terminal, run_async
@@ -162,19 +162,53 @@ def test_two_outputs_never_share_an_errors_file() -> None:
         ("out.jsonl.new", b"my notes\n", "does not hold rows of a job"),
         ("out.jsonl.journal.new", b'["mine"]\n', "does not hold rows of a job"),
         ("out.jsonl", b"a thesis\n", ""),
+        # One key of ours is not enough.
+        ("out.errors.jsonl", b'{"line": "my only copy"}\n', "does not hold the errors"),
+        ("out.errors.jsonl", b'{"index":0,"line":1,"id":7}\n', "does not hold the errors"),
+        ("out.errors.jsonl", b'{"index":0,"text":"cut o', "does not hold the errors"),
+        ("out.jsonl.journal", b'{"source": "a", "n": 1}\n', "does not hold rows of a job"),
+        ("out.jsonl.journal", b'{"index": 0, "text": "b"}\n', "does not hold rows of a job"),
+        ("out.jsonl.journal", b'{"index":0,"key":"c"}\n', "does not hold rows of a job"),
+        ("out.jsonl.new", b'{"index": 0, "text": "d"}\n', "does not hold rows of a job"),
+        ("out.jsonl.new", b'{"index":0,"id":7}', "does not hold rows of a job"),
+        ("out.jsonl.journal.new", b'{"source": 1}\n', "does not hold rows of a job"),
+        ("out.jsonl.journal.tmp", b'{"index": 0}\n', "does not hold rows of a job"),
+        ("out.jsonl", b'{"index": 0, "text": "e"}\n', ""),
+        ("out.jsonl", b'{"index":0,"te', ""),
     ],
 )
 @pytest.mark.parametrize("flag", ["--resume", "--no-resume"])
 def test_a_foreign_file_is_never_replaced(
     tmp_path: Path, source: Path, name: str, content: bytes, problem: str, flag: str
 ) -> None:
-    """Exit code 2 names it; its bytes stay."""
+    """Exit code 2 names it; its bytes stay, and nothing else is left."""
     foreign = tmp_path / name
     foreign.write_bytes(content)
+    before = sorted(tmp_path.iterdir())
     code, err = tried(source, "-o", tmp_path / "out.jsonl", flag)
     assert code == 2, err
     assert problem in err
     assert foreign.read_bytes() == content
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("shapes", "line"),
+    [
+        (RESULTS, b'{"index":12,"id":{"a":3},"response":{},"attempts":1,"timing":{}}\n'),
+        (JOURNAL, b'{"source":"http://127.0.0.1:9"}\n'),
+        (JOURNAL, b'{"index":12,"key":"%032x"}\n' % 7),
+    ],
+)
+def test_our_line_is_ours_wherever_it_was_cut(
+    tmp_path: Path, shapes: tuple[Shape, ...], line: bytes
+) -> None:
+    """Also with zeros behind it, as a power failure leaves them."""
+    path = tmp_path / "file"
+    for size in range(len(line) + 1):
+        for zeros in (b"", bytes(7)):
+            path.write_bytes(line[:size] + zeros)
+            assert holds_lines(path, *shapes), line[:size]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_a_tool_needs_a_name(tmp_path: Path) -> None:
         ["chat", "-"],
         ["chat", "--no-such-option", "Hi"],
         ["chat", "--tokens-per-second", "0", "Hi"],
+        ["chat", "--tokens-per-second", "nan", "Hi"],
         ["chat", "--api-key", "k", "Hi"],
         ["chat", "two", "prompts"],
         ["serve", "--port", "65536"],

@@ -246,7 +246,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], int, bytes, str]] = {
     "journal": (log_of, 1, b'{"index":1,"ke\n', "line 2: not JSON, and not the last"),
     "journal, bad index": (log_of, 1, line({"index": -1, "key": key("a")}), "line 2: an index is"),
     "journal, bad key": (log_of, 2, line({"index": 1, "key": "a"}), "line 3: a key is"),
-    "journal, true": (log_of, 0, line({"index": True, "key": key("a")}), "line 1: an index is"),
+    "journal, true": (log_of, 1, line({"index": True, "key": key("a")}), "line 2: an index is"),
 }
 
 
@@ -1047,7 +1047,10 @@ def test_a_file_that_is_not_compressed_so_is_not_replaced(
 
 
 def test_zst_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names it."""
+    """The message names it, and no file is made."""
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(ConfigurationError, match="zstandard"):
         Journal.create(tmp_path / "out.zst")
+    with pytest.raises(ConfigurationError, match="zstandard"):
+        Journal.resume(tmp_path / "out.zst", keys("a"))
+    assert not list(tmp_path.iterdir())

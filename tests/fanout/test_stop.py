@@ -203,6 +203,8 @@ async def test_leaving_early_or_raising_ends_the_count() -> None:
         ({"errors": AuthenticationError}, TypeError),
         ({"errors": ("AuthenticationError",)}, TypeError),
         ({"errors": (KeyboardInterrupt,)}, TypeError),
+        ({"errors": 5}, TypeError),
+        ({"errors": None}, TypeError),
     ],
 )
 def test_limits_that_mean_nothing(limits: dict[str, Any], error: type[Exception]) -> None:
@@ -284,6 +286,9 @@ async def test_each_answer_is_a_value() -> None:
             result.request if isinstance(result.request, str) else ""
         )
     assert isinstance(results[4].error, TypeError)
+    assert str(results[4].error) == "a request of fan_out(into=...) takes no response_format"
+    with pytest.raises(TypeError, match=r"^fan_out\(into=\.\.\.\) takes no tools$"):
+        chat.fan_out(requests, into=Order, tools=[])
     sent = served.bodies['{"item": "pear", "count": 2}']
     assert set(sent["response_format"]["json_schema"]["properties"]) == {"item", "count"}
     assert "JSON" in json.dumps(sent["messages"][0])

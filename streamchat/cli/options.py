@@ -1,0 +1,21 @@
+"""Kinds of options that click does not have."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+__all__ = ["FiniteRange"]
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without ``nan``, which is in every range for click, and without infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; refuses what is none, or is out of the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
