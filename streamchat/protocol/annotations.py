@@ -386,16 +386,25 @@ class Reading:
         arguments: tuple[Any, ...],
         make: Callable[[dict[str, Any]], Any],
         parts: Sequence[_Part],
+        tag: Field | None = None,
         **options: Any,
     ) -> Record:
         """A class with fields. It is known before its fields are: one of them may hold it."""
         label = _name(annotation)
         record = Record(label, make, doc=_docstring(cls), **options)
+        record.tag = tag
         key = _key(annotation)
         self._classes[key] = record
         hints = self._hints(cls, arguments, label)
+        # Literals first: a field may hold a union that tells this very class by one of them.
+        literal = [_is_literal(hints.get(part.attribute, part.annotation)) for part in parts]
+        fields: dict[int, Field] = {}
         try:
-            record.fields += [self._field(cls, label, part, hints) for part in parts]
+            for wanted in (True, False):
+                for place, part in enumerate(parts):
+                    if literal[place] is wanted:
+                        fields[place] = self._field(cls, label, part, hints)
+                record.fields[:] = [fields[place] for place in sorted(fields)]
         except BaseException:
             del self._classes[key]
             raise
@@ -477,17 +486,18 @@ class Reading:
             if default in (msgspec.NODEFAULT, msgspec.UNSET):
                 shown = attrs.NOTHING
             parts.append(_Part(name, said, is_required=default is msgspec.NODEFAULT, default=shown))
-        record = self._record(
+        tag: Field | None = None
+        if config.tag is not None:
+            tag = Field(config.tag_field, "", Choice([(config.tag, config.tag)]))
+        return self._record(
             annotation,
             cls,
             arguments,
             _by_name(cls),
             parts,
+            tag,
             is_closed=config.forbid_unknown_fields,
         )
-        if config.tag is not None:
-            record.tag = Field(config.tag_field, "", Choice([(config.tag, config.tag)]))
-        return record
 
     def _attrs(self, annotation: Any, cls: Any, arguments: tuple[Any, ...]) -> Kind:
         fields = [field for field in attrs.fields(cls) if field.init]
@@ -677,6 +687,16 @@ def _is_required(hint: Any, otherwise: bool) -> bool:
             break
         hint = get_args(hint)[0]
     return otherwise
+
+
+def _is_literal(hint: Any) -> bool:
+    """Whether a type is nothing but literals, whose kind is known without looking at classes."""
+    origin = get_origin(hint)
+    if getattr(origin, "_name", None) in _TRANSPARENT or origin is typing.Annotated:
+        return _is_literal(get_args(hint)[0])
+    if origin is typing.Union or origin is types.UnionType:
+        return all(_is_literal(each) for each in get_args(hint))
+    return origin is typing.Literal or (isinstance(hint, type) and _is(hint, enum.Enum))
 
 
 def _docstring(cls: Any) -> str:

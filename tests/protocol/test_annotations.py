@@ -677,6 +677,52 @@ def test_a_tag_is_required_even_where_it_has_a_default() -> None:
     assert refusal(kind, {"kind": "cat", "lives": "a"}).endswith("(at $.x.lives)")
 
 
+@dataclasses.dataclass
+class Num:
+    v: float
+    kind: Literal["num"] = "num"
+
+
+@dataclasses.dataclass
+class Add:
+    left: Expr
+    right: Expr
+    kind: Literal["add"] = "add"
+
+
+@attrs.define
+class Times:
+    factors: list[Expr]
+    kind: Annotated[Literal["times"], "multiplication"] = "times"
+
+
+class Minus(TypedDict):
+    of: Expr
+    kind: Required[Literal["minus"]]
+
+
+class Power(msgspec.Struct, tag="power", tag_field="kind"):
+    of: Expr | None = None
+
+
+Expr = Num | Add | Times | Minus | Power
+
+
+@pytest.mark.parametrize("cls", [Add, Times, Minus, Power, Expr], ids=str)
+def test_objects_that_hold_themselves_are_told_apart(cls: Any) -> None:
+    """Whichever is read first: its literals are known before its other fields are."""
+    one = {"kind": "num", "v": 1}
+    data = {
+        "kind": "add",
+        "left": {"kind": "times", "factors": [{"kind": "power", "of": one}]},
+        "right": {"kind": "minus", "of": one},
+    }
+    value = Add(Times([Power(Num(1.0))]), {"kind": "minus", "of": Num(1.0)})  # type: ignore[list-item]
+    assert read(Expr, data) == value
+    jsonschema.validate({"x": data}, parameters(Expr).schema)
+    assert said(cls)
+
+
 UNIONS: list[tuple[Any, Any, Any]] = [
     (int | float, 1, 1),
     (int | float, 1.0, 1.0),
