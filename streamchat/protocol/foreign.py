@@ -21,6 +21,7 @@ from streamchat.protocol.kinds import (
     Write,
     cut,
     is_usable,
+    json_type,
     words_of,
 )
 from streamchat.protocol.plain import is_list, is_mapping
@@ -77,10 +78,7 @@ class Foreign(Kind):
             self._read = by.validate_json
             self.raw = _schema_of(kind, by.json_schema)
         self._names = _property_names(self.raw)
-        said = resolved(self.raw, self.raw).get("type")
-        self.types = frozenset({said}) if said in EVERY_TYPE else EVERY_TYPE
-        if said == "number":
-            self.types = frozenset({"integer", "number"})
+        self.types = _types_of(self.raw, self.raw.get("$defs", {}), {})
 
     def schema(self, write: Write) -> Schema:
         return self.raw
@@ -212,6 +210,39 @@ def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Schema:
             break
         name = reference.removeprefix("#/$defs/")
         found = {**root.get("$defs", {}).get(name, {}), **found}
+    return found
+
+
+def _types_of(
+    schema: Any, definitions: Mapping[str, Any], known: dict[str, frozenset[str]]
+) -> frozenset[str]:
+    """The JSON types of what fits a schema; every type if it says nothing of them."""
+    if schema is False:
+        return frozenset()
+    if not is_mapping(schema):
+        return EVERY_TYPE
+    found = EVERY_TYPE
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        if reference not in known:
+            known[reference] = frozenset()  # inside itself it adds nothing
+            inner = definitions.get(reference.removeprefix("#/$defs/"))
+            known[reference] = _types_of(inner, definitions, known)
+        found &= known[reference]
+    said = schema.get("type")
+    names = {said} if isinstance(said, str) else set(said) if is_list(said) else set[str]()
+    if names and names <= EVERY_TYPE:
+        found &= names | ({"integer"} if "number" in names else set[str]())
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if is_list(values):
+        found &= frozenset(map(json_type, values))
+    for word in ("anyOf", "oneOf"):
+        if is_list(schema.get(word)):
+            found &= frozenset[str]().union(
+                *(_types_of(part, definitions, known) for part in schema[word])
+            )
+    for part in schema["allOf"] if is_list(schema.get("allOf")) else ():
+        found &= _types_of(part, definitions, known)
     return found
 
 

@@ -582,3 +582,55 @@ def test_pydantic_is_not_imported_by_us() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == b"[]"
+
+
+class Cat(BaseModel):
+    lives: int
+
+
+class Dog(BaseModel):
+    bark: str
+
+
+class Either(pydantic.RootModel[int | str]):
+    pass
+
+
+class Level(enum.Enum):
+    LOW = 1
+    HIGH = "high"
+
+
+class Leveled(pydantic.RootModel[Level]):
+    pass
+
+
+OPTIONAL: list[tuple[Any, Any, Any]] = [
+    (Cat | Dog | None, {"bark": "woof"}, Dog(bark="woof")),
+    (Optional[pydantic.ByteSize], "1kB", 1000),
+    (
+        Optional[Annotated[decimal.Decimal, Field(max_digits=4)]],
+        "1.5",
+        decimal.Decimal("1.5"),
+    ),
+    (Optional[Either], "a", Either("a")),
+    (Optional[Leveled], "high", Leveled(Level.HIGH)),
+    (list[int] | Either, 3, Either(3)),
+]
+
+
+@pytest.mark.parametrize("row", OPTIONAL, ids=lambda row: str(row[0])[:60])
+def test_a_type_whose_schema_has_no_type_may_be_left_out(row: tuple[Any, Any, Any]) -> None:
+    """Its JSON types stand in its options, its values or its definition."""
+    kind, data, value = row
+    read = parameters(kind)
+    assert read.read({"x": data}, strict=True) == {"x": value}
+    jsonschema.validate({"x": data}, read.schema)
+    if kind is not OPTIONAL[-1][0]:
+        assert read.read({"x": None}, strict=True) == {"x": None}
+
+
+def test_a_type_that_may_be_anything_has_no_place_beside_null() -> None:
+    """What its schema does not say cannot be told apart."""
+    with pytest.raises(TypeError, match="both JSON's null"):
+        parameters(Optional[pydantic.RootModel[Any]])
