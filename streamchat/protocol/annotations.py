@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -355,7 +355,7 @@ class Reading:
     def _class(self, annotation: Any, cls: Any, arguments: tuple[Any, ...]) -> Kind:
         if _is(cls, enum.Enum):
             return self._enum(cls)
-        if is_typeddict(cls):
+        if _is_typed_dict(cls):
             return self._typed_dict(annotation, cls, arguments)
         if _is(cls, msgspec.Struct):
             return self._struct(annotation, cls, arguments)
@@ -675,6 +675,11 @@ def _replaced(annotation: Any, variables: Mapping[Any, Any]) -> Any:
     if not variables or not parameters or isinstance(annotation, type):
         return annotation
     return annotation[tuple(variables.get(each, each) for each in parameters)]
+
+
+def _is_typed_dict(cls: Any) -> bool:
+    """Whether it is a ``TypedDict``; that of ``typing_extensions`` is another before Python 3.12."""
+    return _is(cls, dict) and hasattr(cls, "__required_keys__") and hasattr(cls, "__total__")
 
 
 def _is_required(hint: Any, otherwise: bool) -> bool:

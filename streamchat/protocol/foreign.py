@@ -73,10 +73,11 @@ class Foreign(Kind):
             # As JSON: strict models read a date from text there.
             from_json: Any = getattr(by, "model_validate_json", None)
             self._read = from_json or (lambda text: by.model_validate(msgspec.json.decode(text)))
-            self.raw = _schema_of(kind, by.model_json_schema)
+            core: Any = getattr(kind, "__pydantic_core_schema__", None)
+            self.raw = _schema_of(kind, by.model_json_schema, core)
         else:
             self._read = by.validate_json
-            self.raw = _schema_of(kind, by.json_schema)
+            self.raw = _schema_of(kind, by.json_schema, by.core_schema)
         self._names = _property_names(self.raw)
         self.types = _types_of(self.raw, self.raw.get("$defs", {}), {})
 
@@ -153,17 +154,55 @@ def _adapter(kind: Any) -> Any:
     raise TypeError(reason)
 
 
-def _schema_of(kind: Any, say: Callable[[], Schema]) -> Schema:
+def _schema_of(kind: Any, say: Callable[[], Schema], core: Any) -> Schema:
     reason: str
     try:
         said = say()
     except Exception as error:  # noqa: BLE001  # pydantic's own, or that of a hook of the caller's
         reason = _first_line(error)
     else:
-        if not _needs_a_class(getattr(kind, "__pydantic_core_schema__", None)):
+        deep = _deep_alias(core, kind)
+        if deep is not None:
+            raise TypeError(deep)
+        if not _needs_a_class(core):
             return said
         reason = "JSON has no classes"
     raise TypeError(_unsayable_field(kind) + reason)
+
+
+def _deep_alias(core: Any, kind: Any) -> str | None:
+    """A field that is read from inside of another, which pydantic's schema leaves out."""
+    waiting: list[tuple[Any, Any, bool]] = [(core, kind, False)]
+    while waiting:
+        part, owner, by_name = waiting.pop()
+        if is_mapping(part):
+            owner = part.get("cls", owner)
+            config = part.get("config")
+            if is_mapping(config):
+                names = ("validate_by_name", "populate_by_name")
+                by_name = any(config.get(name) is True for name in names)
+            fields = part.get("fields")
+            named = [(each.get("name"), each) for each in fields or () if is_mapping(each)]
+            for name, field in fields.items() if is_mapping(fields) else named:
+                if not by_name and is_mapping(field) and _is_deep(field.get("validation_alias")):
+                    label = name if owner is kind else f"{_label(owner)}.{name}"
+                    return f"{label}: its validation_alias is a path, which a schema cannot say"
+            waiting += [(each, owner, by_name) for each in part.values()]
+        elif is_list(part):
+            waiting += [(each, owner, by_name) for each in part]
+    return None
+
+
+def _is_deep(alias: Any) -> bool:
+    """Whether no key of the object itself is among the places that a field is read from."""
+    if not is_list(alias) or not alias:
+        return False
+    paths = alias if is_list(alias[0]) else [alias]
+    return all(len(path) != 1 for path in paths)
+
+
+def _label(cls: Any) -> str:
+    return str(getattr(cls, "__name__", "pydantic"))
 
 
 def _needs_a_class(core: Any) -> bool:

@@ -33,6 +33,7 @@ import attrs
 import jsonschema
 import msgspec
 import pytest
+import typing_extensions
 
 from streamchat.protocol.kinds import Misfit
 from streamchat.protocol.plain import MAX_DEPTH
@@ -641,6 +642,19 @@ def test_the_field_is_named_however_deep_it_is() -> None:
         parameters(list[complex])
     with pytest.raises(TypeError, match="describe: x: Self means nothing here"):
         parameters(list[Self])
+
+
+class Extended(typing_extensions.TypedDict, total=False):
+    must: typing_extensions.Required[int]
+    may: typing_extensions.NotRequired[str]
+    also: typing_extensions.ReadOnly[list[int]]
+
+
+def test_a_typed_dict_may_be_that_of_typing_extensions() -> None:
+    """Before Python 3.12 it is another class than that of ``typing``."""
+    assert said(Extended)["required"] == ["must"]
+    assert read(Extended, {"must": 1, "also": [2]}) == {"must": 1, "also": [2]}
+    assert refusal(Extended, {"may": "a"}) == "misses 'must' (at $.x)"
 
 
 # --- unions --------------------------------------------------------------------------------------
