@@ -71,6 +71,7 @@ _ARRAYS: Mapping[Any, tuple[Callable[[list[Any]], Any], bool]] = {
     abc.MutableSet: (set, True),
 }
 _TABLES = (dict, abc.Mapping, abc.MutableMapping)
+_NUMERIC = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf"}
 _TRANSPARENT = {"Required", "NotRequired", "ReadOnly", "Final"}
 """Qualifiers around a type, by name: some are also in ``typing_extensions``."""
 
@@ -329,8 +330,11 @@ class Reading:
         if not arguments:
             return Table(None, None)
         key, value = arguments
-        kind = self.kind(key)
-        bare = kind.inner if isinstance(kind, Noted) else kind
+        kind = bare = self._known(self.kind(key))
+        while isinstance(bare, Noted | Alias):
+            if isinstance(bare, Noted) and not _NUMERIC.isdisjoint(bare.notes):
+                self.refuse(f"a key of type {_name(key)}: keys are text, which has no bounds")
+            bare = bare.inner if isinstance(bare, Noted) else self._target(bare)
         if isinstance(kind, Anything | Text):
             return Table(None, self.kind(value))
         if (
@@ -342,11 +346,18 @@ class Reading:
         said: Schema = kind.schema(lambda part: part.schema(self._no_part))
         if isinstance(bare, Integer):
             said = {"pattern": "^-?(0|[1-9][0-9]*)$"}
+        elif isinstance(bare, Number):
+            said = {"pattern": r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"}
         elif isinstance(bare, Choice):
             said = {"enum": [str(each) for each, _ in bare.values]}
         elif "string" not in bare.types or said == {"type": "string"}:
             said = {}
         return Table(kind, self.kind(value), {k: v for k, v in said.items() if k != "type"})
+
+    def _target(self, alias: Alias) -> Kind:
+        self._known(alias)
+        assert alias.target is not None, "it would be refused"
+        return alias.target
 
     @staticmethod
     def _no_part(part: Kind) -> Schema:

@@ -957,6 +957,31 @@ CONSTRAINED: list[tuple[Any, dict[str, Any], list[Any], list[Any]]] = [
     (Annotated[bytes, at.MinLen(4)],
      {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 8},
      ["YWJjZA=="], ["YWJjYQ", "YWJj"]),
+    (Annotated[bytes, at.MaxLen(1)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "maxLength": 4,
+      "pattern": "^(.{0,0}|.{2}==)$"}, ["", "YQ=="], ["YWI=", "YWJj"]),
+    (Annotated[bytes, at.Len(2, 5)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 4,
+      "maxLength": 8, "pattern": "^.{2}[^=]", "allOf": [{"pattern": "^(.{0,4}|.{7}=)$"}]},
+     ["YWI=", "YWJj", "YWJjZA==", "YWJjZGU="], ["YQ==", "YWJjZGVm", ""]),
+    (Annotated[bytes, at.MinLen(3)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 4,
+      "pattern": "^.{3}[^=]"}, ["YWJj", "YWJjZA=="], ["YWI=", "YQ=="]),
+    (Annotated[bytes, at.MinLen(1000)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 1336}, [], []),
+    (Annotated[int, at.Ge(5), at.Ge(1), at.Lt(9), at.Lt(20)],
+     {"type": "integer", "minimum": 5, "exclusiveMaximum": 9}, [5, 8], [1, 9]),
+    (Annotated[int, at.MultipleOf(4), at.MultipleOf(6)],
+     {"type": "integer", "multipleOf": 12}, [12], [4, 6]),
+    (Annotated[float, at.MultipleOf(0.5), at.MultipleOf(0.25)],
+     {"type": "number", "multipleOf": 0.5, "allOf": [{"multipleOf": 0.25}]}, [0.5], [0.25]),
+    (Annotated[str, at.MinLen(2), at.MinLen(1), msgspec.Meta(pattern="^a"),
+               msgspec.Meta(pattern="z$")],
+     {"type": "string", "minLength": 2, "pattern": "^a", "allOf": [{"pattern": "z$"}]},
+     ["az"], ["a", "ab", "bz"]),
+    (Annotated[dict[str, int], at.MaxLen(1), at.MaxLen(2)],
+     {"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": 1},
+     [{}], [{"a": 1, "b": 2}]),
     (Annotated[Decimal, at.Ge(0)], {"type": "number", "minimum": 0}, [1.5], [-1]),
     (Annotated[int, msgspec.Meta(ge=1, multiple_of=2)],
      {"type": "integer", "minimum": 1, "multipleOf": 2}, [2], [0, 3]),
@@ -1013,7 +1038,36 @@ UNSAID: list[tuple[Any, str]] = [
     (Annotated[str, msgspec.Meta(pattern="a")] | int, ""),
     (Annotated[Literal["a"], at.MinLen(1)], "min_length=1 cannot be said"),
     (Annotated[timedelta, at.Gt(timedelta(0))], "cannot be said"),
+    (Annotated[datetime, at.Timezone(None)], "tz=False cannot be said"),
+    (Annotated[time, msgspec.Meta(tz=False)], "tz=False cannot be said"),
+    (Annotated[int, at.MultipleOf(0)], "multiple_of=0: a multiple is of a number above 0"),
+    (Annotated[float, at.MultipleOf(-0.5)], "multiple_of=-0.5: a multiple is"),
+    (Annotated[Decimal, at.MultipleOf(Decimal("1e-400"))], "a multiple is of a number above 0"),
+    (Annotated[str, at.MinLen("a")], "min_length='a': a length is an int"),  # type: ignore[arg-type]
+    (Annotated[str, at.MinLen(-1)], "min_length=-1: a length is an int"),
+    (Annotated[str, at.MinLen(1.5)], "min_length=1.5: a length is an int"),  # type: ignore[arg-type]
+    (Annotated[list[int], at.MaxLen(True)], "max_length=True: a length is an int"),
+    (Annotated[float, at.Ge(float("nan"))], "ge=nan: a bound is finite"),
+    (Annotated[int | None, at.Ge(float("inf"))], "ge=inf: a bound is finite"),
+    (Annotated[Decimal, at.Lt(Decimal("sNaN"))], "a bound is finite"),
+    (Annotated[Decimal, at.Lt(Decimal("1e400"))], "a bound is finite"),
+    (dict[Annotated[int, at.Ge(5)], int], "keys are text, which has no bounds"),
+    (dict[Annotated[Decimal, at.Ge(5), "d"], int], "keys are text, which has no bounds"),
 ]
+
+
+@pytest.mark.parametrize("bound", [at.Le, at.MaxLen])
+def test_a_bound_that_python_cannot_write_is_refused(bound: Any) -> None:
+    with pytest.raises(TypeError, match=r"describe: x: int: \w+ is a number of more than"):
+        parameters(Annotated[int, bound(10**5000)])
+
+
+def test_keys_that_are_numbers_have_a_pattern() -> None:
+    """So that whoever fills the schema invents no words."""
+    names = said(dict[float, int])["propertyNames"]
+    assert names == {"pattern": r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"}
+    assert read(dict[float, int], {"-1.5": 1, "2": 2}) == {-1.5: 1, 2.0: 2}
+    assert said(dict[Annotated[Annotated[float, "d"], "e"], int])["propertyNames"] == names
 
 
 @pytest.mark.parametrize(("kind", "words"), UNSAID, ids=lambda each: str(each)[:60])
