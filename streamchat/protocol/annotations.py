@@ -45,6 +45,7 @@ from streamchat.protocol.kinds import (
     literal_key,
     words_of,
 )
+from streamchat.protocol.plain import is_too_long
 from streamchat.protocol.values import plain_value
 
 __all__ = ["Reading"]
@@ -248,6 +249,8 @@ class Reading:
         for argument in arguments:
             if isinstance(argument, enum.Enum) and isinstance(argument.value, str | int):
                 values.append((argument.value, argument))
+            elif type(argument) is int and is_too_long(argument):
+                self.refuse("a literal of more digits than Python writes")
             elif type(argument) in (str, int, bool, types.NoneType):
                 values.append((argument, argument))
             else:
@@ -304,6 +307,8 @@ class Reading:
 
     def _container(self, annotation: Any, origin: Any, arguments: tuple[Any, ...]) -> Kind:
         plain = origin or annotation
+        if not isinstance(plain, type):  # nor need it have a hash
+            self.refuse(f"{_name(annotation)} is not a type that JSON can hold")
         if plain in _ARRAYS:
             make, unique = _ARRAYS[plain]
             return Array(self.kind(arguments[0]) if arguments else None, make, unique=unique)
@@ -315,8 +320,6 @@ class Reading:
             return Row([self.kind(each) for each in arguments])
         if plain in _TABLES:
             return self._table(arguments)
-        if not isinstance(plain, type):
-            self.refuse(f"{_name(annotation)} is not a type that JSON can hold")
         made = formats.formatted(plain)
         if made is not None:
             return made

@@ -30,7 +30,7 @@ from streamchat.protocol.kinds import (
     Text,
     Union,
 )
-from streamchat.protocol.plain import is_list, is_mapping, to_plain
+from streamchat.protocol.plain import MAX_DIGITS, is_list, is_mapping, is_too_long, to_plain
 
 __all__ = ["Notes", "notes_of"]
 
@@ -184,10 +184,6 @@ def _said_by_field(field: Any) -> dict[str, Any] | None:
 # --- constraints ---------------------------------------------------------------------------------
 
 
-MAX_BITS = 14_000
-"""Of a bound that is an integer: Python writes no number of more than 4,300 digits."""
-
-
 def _check_bound(name: str, value: Any) -> None:
     """Refuse what nothing could ever be compared with.
 
@@ -196,8 +192,8 @@ def _check_bound(name: str, value: Any) -> None:
     """
     reason = ""
     is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise TypeError(f"{name} is a number of more than 4,200 digits")
+    if isinstance(value, int) and is_too_long(value):
+        raise TypeError(f"{name} is a number of more than {MAX_DIGITS:,} digits")
     if name in ("min_length", "max_length"):
         if type(value) is not int or value < 0:
             reason = "a length is an int that is not negative"
