@@ -731,7 +731,7 @@ def test_objects_that_hold_themselves_are_told_apart(cls: Any) -> None:
         "left": {"kind": "times", "factors": [{"kind": "power", "of": one}]},
         "right": {"kind": "minus", "of": one},
     }
-    value = Add(Times([Power(Num(1.0))]), {"kind": "minus", "of": Num(1.0)})  # type: ignore[list-item]
+    value = Add(Times([Power(Num(1.0))]), {"kind": "minus", "of": Num(1.0)})
     assert read(Expr, data) == value
     jsonschema.validate({"x": data}, parameters(Expr).schema)
     assert said(cls)

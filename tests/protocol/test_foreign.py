@@ -584,11 +584,11 @@ def test_pydantic_is_not_imported_by_us() -> None:
     assert done.stdout.strip() == b"[]"
 
 
-class Cat(BaseModel):
+class Tiger(BaseModel):
     lives: int
 
 
-class Dog(BaseModel):
+class Hound(BaseModel):
     bark: str
 
 
@@ -606,7 +606,7 @@ class Leveled(pydantic.RootModel[Level]):
 
 
 OPTIONAL: list[tuple[Any, Any, Any]] = [
-    (Cat | Dog | None, {"bark": "woof"}, Dog(bark="woof")),
+    (Tiger | Hound | None, {"bark": "woof"}, Hound(bark="woof")),
     (pydantic.ByteSize | None, "1kB", 1000),
     (
         Annotated[decimal.Decimal, Field(max_digits=4)] | None,
@@ -659,7 +659,7 @@ class DeepData:
         (Deep, r"Deep\.x: its"),
         (DeepData, r"DeepData\.x: its"),
         (DeepInside, r"x: Deep\.x: its"),
-        (Deep | Cat, r"describe: Deep\.x: its"),
+        (Deep | Tiger, r"describe: Deep\.x: its"),
     ],
     ids=str,
 )

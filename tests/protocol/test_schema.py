@@ -432,8 +432,8 @@ def unknown(a: Nothing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def no_expression(a: "b c") -> None: ...  # type: ignore[valid-type,syntax]  # noqa: F722
 def no_attribute(a: "attrs.Nothing") -> None: ...  # type: ignore[name-defined]  # noqa: UP037
 def no_result(a: int) -> Nothing: ...  # type: ignore[name-defined]  # noqa: F821
-def listed(a: [int]) -> None: ...  # type: ignore[valid-type]
-def mapped(a: {"a": int}) -> None: ...  # type: ignore[valid-type]  # noqa: F821, UP037
+def listed(a: [int]) -> None: ...  # type: ignore[misc,valid-type]
+def mapped(a: {"a": int}) -> None: ...  # type: ignore[misc]  # noqa: F821, UP037
 def no_type(a: "3()") -> None: ...  # type: ignore[valid-type]  # noqa: UP037
 
 
