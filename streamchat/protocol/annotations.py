@@ -88,6 +88,8 @@ class Reading:
         self._what = what
         self._classes: dict[Any, Kind] = {}
         self._aliases: dict[Any, Alias] = {}
+        self._meanings: dict[Alias, tuple[int, Callable[[], Any]]] = {}
+        """Of aliases: what they stand for, and how many classes deep they are being read."""
         self._where: list[str] = []
         self._scopes: list[_Scope] = []
 
@@ -198,6 +200,7 @@ class Reading:
             alias.is_recursive |= alias.target is None
         else:
             alias = self._aliases[key] = Alias(name if name.isidentifier() else "Alias")
+            self._meanings[alias] = (len(self._scopes), value)
             alias.target = self._known(self.kind(value()))
         return alias if alias.is_recursive or alias.target is None else alias.target
 
@@ -206,6 +209,19 @@ class Reading:
         if isinstance(kind, Alias) and kind.target is None:
             self.refuse(f"{kind.name} is defined as nothing but itself")
         return kind
+
+    def _member(self, kind: Kind) -> Kind:
+        """A member of a union, which must be known; if a class is in between, it can be read anew."""
+        if isinstance(kind, Alias) and kind.target is None:
+            depth, value = self._meanings[kind]
+            if len(self._scopes) > depth:
+                # Ends: the classes are known by now, and another time needs another class.
+                self._meanings[kind] = (len(self._scopes), value)
+                try:
+                    return self.kind(value())
+                finally:
+                    self._meanings[kind] = (depth, value)
+        return self._known(kind)
 
     def _variable(self, variable: typing.TypeVar) -> Kind:
         if variable.__bound__ is not None:
@@ -262,7 +278,7 @@ class Reading:
         if len(wanted) == 1:
             return self.kind(wanted[0])
         members: list[Kind] = []
-        for kind in [self._known(self.kind(each)) for each in wanted]:
+        for kind in [self._member(self.kind(each)) for each in wanted]:
             if isinstance(kind, Anything):
                 return kind
             members += kind.members if isinstance(kind, Union) else [kind]

@@ -737,6 +737,30 @@ def test_objects_that_hold_themselves_are_told_apart(cls: Any) -> None:
     assert said(cls)
 
 
+@dataclasses.dataclass
+class Not:
+    of: Term | None
+    kind: Literal["not"] = "not"
+
+
+@dataclasses.dataclass
+class All:
+    of: list[Term]
+    kind: Literal["all"] = "all"
+
+
+Term = typing_extensions.TypeAliasType("Term", Not | All)
+
+
+@pytest.mark.parametrize("cls", [Not, All, Term], ids=str)
+def test_an_alias_of_such_objects_may_stand_in_a_union(cls: Any) -> None:
+    """Inside of its own members, where it is not known yet."""
+    data = {"kind": "not", "of": {"kind": "all", "of": [{"kind": "not", "of": None}]}}
+    assert read(Term, data) == Not(All([Not(None)]))
+    jsonschema.validate({"x": data}, parameters(Term).schema)
+    assert said(cls)
+
+
 UNIONS: list[tuple[Any, Any, Any]] = [
     (int | float, 1, 1),
     (int | float, 1.0, 1.0),
