@@ -8,6 +8,7 @@ bounds, lengths, ``pattern``, ``multipleOf``, ``uniqueItems``, ``prefixItems``,
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
@@ -15,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from streamchat.local.checks import RefusalError
-from streamchat.local.formats import example_of_format
+from streamchat.local.formats import base64_of, example_of_format
 from streamchat.local.hints import Hints
 from streamchat.local.schema import (
     INFINITE,
@@ -118,7 +119,8 @@ class _Filler:
             case "null":
                 return None
             case _:
-                return self._text(schema, name)
+                inside = self._json_text(schema, name, depth)
+                return self._text(schema, name) if inside is None else inside
 
     def _is_frugal(self, depth: int) -> bool:
         """Whether values are as small as possible from here on."""
@@ -286,14 +288,15 @@ class _Filler:
         patterned = object_or_empty(schema.get("patternProperties"))
         least = _limit(schema.get("minProperties"), 0)
         if self._everything and not filled and depth < MAX_DEPTH // 2:
-            is_map = isinstance(extra, Mapping) or patterned
-            if is_map and self._schemas.height(extra) < INFINITE:
+            parts = list(patterned.values()) or [extra]
+            ends = any(self._schemas.height(part) < INFINITE for part in parts)
+            if (isinstance(extra, Mapping) or patterned) and ends:
                 least = max(least, 1)
         least = min(least, _limit(schema.get("maxProperties"), math.inf))
         if (extra is False and not patterned) or len(filled) >= least:
             return
         self._spend(VALUE_COST * (least - len(filled)))
-        for key in self._keys(schema, patterned if extra is False else {}, name):
+        for key in self._keys(schema, patterned, name):
             if len(filled) >= least:
                 return
             if key not in filled:
@@ -306,11 +309,14 @@ class _Filler:
         if patterned:
             for source in patterned:
                 pattern = self._schemas.pattern(source)
-                if pattern is not None:
+                if pattern is not None and self._schemas.height(patterned[source]) < INFINITE:
                     for variant in range(1_000):
                         self._spend(10)
-                        yield from islice(pattern.examples(1, 200, variant), 1)
-            return
+                        for key in islice(pattern.examples(1, 200, variant), 1):
+                            if self._schemas.accepts(schema.get("propertyNames", {}), key):
+                                yield key
+            if schema.get("additionalProperties") is False:
+                return
         names = {"type": "string", **self._schemas.resolve(schema.get("propertyNames"))}
         constrained = len(names) > 1
         for number in range(100_000):
@@ -444,18 +450,46 @@ class _Filler:
             plain = f"{self._variant} {plain}"
         return _at_length(plain, low, high)
 
+    def _json_text(self, schema: dict[str, Any], name: str, depth: int) -> str | None:
+        """JSON as text, where that is asked for and fits."""
+        if schema.get("contentMediaType") != "application/json" or "contentEncoding" in schema:
+            return None
+        inner = schema.get("contentSchema", {})
+        if self._schemas.height(inner) >= INFINITE:
+            return None
+        text = json.dumps(self.value(inner, name, depth + 1), ensure_ascii=False)
+        self._spend(len(text) // 10)
+        return text if self._schemas.allows_text(schema, text) else None
+
+    def _base64(self, schema: Mapping[str, Any]) -> Iterator[str]:
+        """Base64 of all numbers of bytes that the lengths may mean."""
+        low, high = _limit(schema.get("minLength"), 0), _limit(schema.get("maxLength"), math.inf)
+        wholes = {max(1, math.ceil(low / 4)), min(math.ceil(low / 4) + 1, high // 4), high // 4}
+        for whole in sorted(each for each in wholes if 0 < each < math.inf):
+            for spare in range(3):
+                count = 3 * int(whole) - spare
+                self._spend(count // 10)
+                text = base64_of(count, self._variant)
+                is_for_urls = schema.get("format") == "base64url"
+                yield text.translate(_FOR_URLS) if is_for_urls else text
+
     def _candidates(self, schema: Mapping[str, Any], name: str) -> Iterator[str]:
         """Texts to try, the best first; texts of the question are used up."""
         hints = self._hints
         stated = schema.get("format")
         default = schema.get("default")
         example = example_of_format(stated, self._variant)
+        has_length = "minLength" in schema or "maxLength" in schema
+        in_base64 = self._base64(schema) if stated in _BASE64 and has_length else ()
         if self._variant:
             plain = split_name(name[:100]).strip() or "text"
-            yield from _texts(example, f"{plain} {self._variant}")
+            yield from _texts(example)
+            yield from in_base64
+            yield from _texts(f"{plain} {self._variant}")
             return
         said = hints.said_of(name) or hints.in_format(stated, name)
         yield from _texts(said, default, example)
+        yield from in_base64
         if example is None and said is None and not isinstance(default, str):
             yield hints.text_for(name)
         yield from strings_in(schema.get("examples"))[:10]
@@ -465,6 +499,8 @@ class _Filler:
             yield from _COMMON_VALUES
 
 
+_FOR_URLS = str.maketrans("+/", "-_")
+_BASE64 = ("base64", "base64url", "byte")
 _COMMON_TEXT = "ABC-123 2026-01-01 12:00 1.0 1.0.0 someone@example.com https://example.com/"
 _COMMON_VALUES = _COMMON_TEXT.split()
 """Values that patterns in schemas often ask for, more readable than generated ones."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -45,6 +45,7 @@ from streamchat.protocol.kinds import (
     literal_key,
     words_of,
 )
+from streamchat.protocol.plain import is_too_long
 from streamchat.protocol.values import plain_value
 
 __all__ = ["Reading"]
@@ -71,6 +72,7 @@ _ARRAYS: Mapping[Any, tuple[Callable[[list[Any]], Any], bool]] = {
     abc.MutableSet: (set, True),
 }
 _TABLES = (dict, abc.Mapping, abc.MutableMapping)
+_NUMERIC = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf"}
 _TRANSPARENT = {"Required", "NotRequired", "ReadOnly", "Final"}
 """Qualifiers around a type, by name: some are also in ``typing_extensions``."""
 
@@ -86,6 +88,8 @@ class Reading:
         self._what = what
         self._classes: dict[Any, Kind] = {}
         self._aliases: dict[Any, Alias] = {}
+        self._meanings: dict[Alias, tuple[int, Callable[[], Any]]] = {}
+        """Of aliases: what they stand for, and how many classes deep they are being read."""
         self._where: list[str] = []
         self._scopes: list[_Scope] = []
 
@@ -196,6 +200,7 @@ class Reading:
             alias.is_recursive |= alias.target is None
         else:
             alias = self._aliases[key] = Alias(name if name.isidentifier() else "Alias")
+            self._meanings[alias] = (len(self._scopes), value)
             alias.target = self._known(self.kind(value()))
         return alias if alias.is_recursive or alias.target is None else alias.target
 
@@ -204,6 +209,19 @@ class Reading:
         if isinstance(kind, Alias) and kind.target is None:
             self.refuse(f"{kind.name} is defined as nothing but itself")
         return kind
+
+    def _member(self, kind: Kind) -> Kind:
+        """A member of a union, which must be known; if a class is in between, it can be read anew."""
+        if isinstance(kind, Alias) and kind.target is None:
+            depth, value = self._meanings[kind]
+            if len(self._scopes) > depth:
+                # Ends: the classes are known by now, and another time needs another class.
+                self._meanings[kind] = (len(self._scopes), value)
+                try:
+                    return self.kind(value())
+                finally:
+                    self._meanings[kind] = (depth, value)
+        return self._known(kind)
 
     def _variable(self, variable: typing.TypeVar) -> Kind:
         if variable.__bound__ is not None:
@@ -247,6 +265,8 @@ class Reading:
         for argument in arguments:
             if isinstance(argument, enum.Enum) and isinstance(argument.value, str | int):
                 values.append((argument.value, argument))
+            elif type(argument) is int and is_too_long(argument):
+                self.refuse("a literal of more digits than Python writes")
             elif type(argument) in (str, int, bool, types.NoneType):
                 values.append((argument, argument))
             else:
@@ -258,7 +278,7 @@ class Reading:
         if len(wanted) == 1:
             return self.kind(wanted[0])
         members: list[Kind] = []
-        for kind in [self._known(self.kind(each)) for each in wanted]:
+        for kind in [self._member(self.kind(each)) for each in wanted]:
             if isinstance(kind, Anything):
                 return kind
             members += kind.members if isinstance(kind, Union) else [kind]
@@ -303,6 +323,8 @@ class Reading:
 
     def _container(self, annotation: Any, origin: Any, arguments: tuple[Any, ...]) -> Kind:
         plain = origin or annotation
+        if not isinstance(plain, type):  # nor need it have a hash
+            self.refuse(f"{_name(annotation)} is not a type that JSON can hold")
         if plain in _ARRAYS:
             make, unique = _ARRAYS[plain]
             return Array(self.kind(arguments[0]) if arguments else None, make, unique=unique)
@@ -314,8 +336,6 @@ class Reading:
             return Row([self.kind(each) for each in arguments])
         if plain in _TABLES:
             return self._table(arguments)
-        if not isinstance(plain, type):
-            self.refuse(f"{_name(annotation)} is not a type that JSON can hold")
         made = formats.formatted(plain)
         if made is not None:
             return made
@@ -329,8 +349,11 @@ class Reading:
         if not arguments:
             return Table(None, None)
         key, value = arguments
-        kind = self.kind(key)
-        bare = kind.inner if isinstance(kind, Noted) else kind
+        kind = bare = self._known(self.kind(key))
+        while isinstance(bare, Noted | Alias):
+            if isinstance(bare, Noted) and not _NUMERIC.isdisjoint(bare.notes):
+                self.refuse(f"a key of type {_name(key)}: keys are text, which has no bounds")
+            bare = bare.inner if isinstance(bare, Noted) else self._target(bare)
         if isinstance(kind, Anything | Text):
             return Table(None, self.kind(value))
         if (
@@ -342,11 +365,18 @@ class Reading:
         said: Schema = kind.schema(lambda part: part.schema(self._no_part))
         if isinstance(bare, Integer):
             said = {"pattern": "^-?(0|[1-9][0-9]*)$"}
+        elif isinstance(bare, Number):
+            said = {"pattern": r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"}
         elif isinstance(bare, Choice):
             said = {"enum": [str(each) for each, _ in bare.values]}
         elif "string" not in bare.types or said == {"type": "string"}:
             said = {}
         return Table(kind, self.kind(value), {k: v for k, v in said.items() if k != "type"})
+
+    def _target(self, alias: Alias) -> Kind:
+        self._known(alias)
+        assert alias.target is not None, "it would be refused"
+        return alias.target
 
     @staticmethod
     def _no_part(part: Kind) -> Schema:
@@ -355,7 +385,7 @@ class Reading:
     def _class(self, annotation: Any, cls: Any, arguments: tuple[Any, ...]) -> Kind:
         if _is(cls, enum.Enum):
             return self._enum(cls)
-        if is_typeddict(cls):
+        if _is_typed_dict(cls):
             return self._typed_dict(annotation, cls, arguments)
         if _is(cls, msgspec.Struct):
             return self._struct(annotation, cls, arguments)
@@ -386,16 +416,25 @@ class Reading:
         arguments: tuple[Any, ...],
         make: Callable[[dict[str, Any]], Any],
         parts: Sequence[_Part],
+        tag: Field | None = None,
         **options: Any,
     ) -> Record:
         """A class with fields. It is known before its fields are: one of them may hold it."""
         label = _name(annotation)
         record = Record(label, make, doc=_docstring(cls), **options)
+        record.tag = tag
         key = _key(annotation)
         self._classes[key] = record
         hints = self._hints(cls, arguments, label)
+        # Literals first: a field may hold a union that tells this very class by one of them.
+        literal = [_is_literal(hints.get(part.attribute, part.annotation)) for part in parts]
+        fields: dict[int, Field] = {}
         try:
-            record.fields += [self._field(cls, label, part, hints) for part in parts]
+            for wanted in (True, False):
+                for place, part in enumerate(parts):
+                    if literal[place] is wanted:
+                        fields[place] = self._field(cls, label, part, hints)
+                record.fields[:] = [fields[place] for place in sorted(fields)]
         except BaseException:
             del self._classes[key]
             raise
@@ -477,17 +516,18 @@ class Reading:
             if default in (msgspec.NODEFAULT, msgspec.UNSET):
                 shown = attrs.NOTHING
             parts.append(_Part(name, said, is_required=default is msgspec.NODEFAULT, default=shown))
-        record = self._record(
+        tag: Field | None = None
+        if config.tag is not None:
+            tag = Field(config.tag_field, "", Choice([(config.tag, config.tag)]))
+        return self._record(
             annotation,
             cls,
             arguments,
             _by_name(cls),
             parts,
+            tag,
             is_closed=config.forbid_unknown_fields,
         )
-        if config.tag is not None:
-            record.tag = Field(config.tag_field, "", Choice([(config.tag, config.tag)]))
-        return record
 
     def _attrs(self, annotation: Any, cls: Any, arguments: tuple[Any, ...]) -> Kind:
         fields = [field for field in attrs.fields(cls) if field.init]
@@ -667,6 +707,11 @@ def _replaced(annotation: Any, variables: Mapping[Any, Any]) -> Any:
     return annotation[tuple(variables.get(each, each) for each in parameters)]
 
 
+def _is_typed_dict(cls: Any) -> bool:
+    """Whether it is a ``TypedDict``; that of ``typing_extensions`` is another before Python 3.12."""
+    return _is(cls, dict) and hasattr(cls, "__required_keys__") and hasattr(cls, "__total__")
+
+
 def _is_required(hint: Any, otherwise: bool) -> bool:
     """Whether a key of a ``TypedDict`` must be there; qualifiers may stand inside each other."""
     while get_args(hint):
@@ -677,6 +722,16 @@ def _is_required(hint: Any, otherwise: bool) -> bool:
             break
         hint = get_args(hint)[0]
     return otherwise
+
+
+def _is_literal(hint: Any) -> bool:
+    """Whether a type is nothing but literals, whose kind is known without looking at classes."""
+    origin = get_origin(hint)
+    if getattr(origin, "_name", None) in _TRANSPARENT or origin is typing.Annotated:
+        return _is_literal(get_args(hint)[0])
+    if origin is typing.Union or origin is types.UnionType:
+        return all(_is_literal(each) for each in get_args(hint))
+    return origin is typing.Literal or (isinstance(hint, type) and _is(hint, enum.Enum))
 
 
 def _docstring(cls: Any) -> str:

@@ -6,6 +6,7 @@ recognised by these names: none of them needs to be imported.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
@@ -29,7 +30,7 @@ from streamchat.protocol.kinds import (
     Text,
     Union,
 )
-from streamchat.protocol.plain import is_list, is_mapping, to_plain
+from streamchat.protocol.plain import MAX_DIGITS, is_list, is_mapping, is_too_long, to_plain
 
 __all__ = ["Notes", "notes_of"]
 
@@ -79,6 +80,7 @@ class Notes:
             TypeError: a constraint that JSON Schema cannot say of this kind; the message names it.
         """
         for name, value in self.constraints:
+            _check_bound(name, value)
             limited = _limited(kind, name, value)
             if limited is None:
                 raise TypeError(f"{name}={value!r} cannot be said of it in JSON Schema")
@@ -182,6 +184,30 @@ def _said_by_field(field: Any) -> dict[str, Any] | None:
 # --- constraints ---------------------------------------------------------------------------------
 
 
+def _check_bound(name: str, value: Any) -> None:
+    """Refuse what nothing could ever be compared with.
+
+    Raises:
+        TypeError: a length that is no count, a bound that is not finite, a multiple of nothing.
+    """
+    reason = ""
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if isinstance(value, int) and is_too_long(value):
+        raise TypeError(f"{name} is a number of more than {MAX_DIGITS:,} digits")
+    if name in ("min_length", "max_length"):
+        if type(value) is not int or value < 0:
+            reason = "a length is an int that is not negative"
+    elif name in _BOUNDS and is_number:
+        is_whole = isinstance(value, int)
+        is_odd = isinstance(value, Decimal) and not value.is_finite()
+        if is_odd or not (is_whole or math.isfinite(float(value))):
+            reason = "a bound is finite"
+        elif name == "multiple_of" and not (value > 0 and float(min(value, 1)) > 0):
+            reason = "a multiple is of a number above 0"
+    if reason:
+        raise TypeError(f"{name}={value!r}: {reason}")
+
+
 def _limited(kind: Kind, name: str, value: Any) -> Kind | None:
     """The kind with one constraint; ``None`` if it does not apply to any of its members."""
     bare: Kind = kind
@@ -221,11 +247,10 @@ def _limited(kind: Kind, name: str, value: Any) -> Kind | None:
         return Noted(
             kind, {"pattern": text}, [lambda read: None if pattern.search(read) else reason]
         )
-    if name == "tz" and isinstance(bare, Formatted) and bare.has_zone:
-        reason = f"expected a time with{'' if value else 'out'} a time zone"
-        return Noted(
-            kind, {}, [lambda read: None if (read.tzinfo is not None) == value else reason]
-        )
+    # Without a zone it cannot be: a date-time of JSON Schema has one.
+    if name == "tz" and value is True and isinstance(bare, Formatted) and bare.has_zone:
+        reason = "expected a time with a time zone"
+        return Noted(kind, {}, [lambda read: None if read.tzinfo is not None else reason])
     return None
 
 
@@ -241,9 +266,29 @@ def _sized(kind: Kind, bare: Kind, name: str, value: int) -> Kind | None:
 
     if isinstance(bare, Formatted) and bare.is_bytes:
         unit = "bytes"
-        word = "minLength" if is_minimum else "maxLength"
-        return Noted(kind, {word: 4 * ((value + 2) // 3)}, [check])  # in base64
+        return Noted(kind, _base64_of(value, is_minimum), [check])
     for cls, (minimum, maximum, unit) in _SIZES.items():  # noqa: B007  # check() tells it
         if isinstance(bare, cls):
             return Noted(kind, {minimum if is_minimum else maximum: value}, [check])
     return None
+
+
+MAX_COUNTED = 700
+"""Bytes up to which a pattern tells their number exactly; some engines repeat at most 1,000 times."""
+
+
+def _base64_of(count: int, is_minimum: bool) -> Schema:
+    """What the base64 of at least, or at most, so many bytes is like.
+
+    Its length leaves up to two bytes open: the pattern says how much of it may be padding.
+    """
+    full, rest = divmod(count, 3)
+    said: Schema = {"minLength" if is_minimum else "maxLength": 4 * (full + (rest > 0))}
+    if count > MAX_COUNTED:
+        return said
+    if is_minimum and rest != 1:
+        said["pattern"] = f"^.{{{4 * full - 1 if rest == 0 else 4 * full + 2}}}[^=]"
+    elif not is_minimum and rest:
+        last = ".{%d}==" if rest == 1 else ".{%d}="
+        said["pattern"] = f"^(.{{0,{4 * full}}}|{last % (4 * full + 1 + rest)})$"
+    return said

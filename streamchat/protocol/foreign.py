@@ -21,6 +21,7 @@ from streamchat.protocol.kinds import (
     Write,
     cut,
     is_usable,
+    json_type,
     words_of,
 )
 from streamchat.protocol.plain import is_list, is_mapping
@@ -72,15 +73,13 @@ class Foreign(Kind):
             # As JSON: strict models read a date from text there.
             from_json: Any = getattr(by, "model_validate_json", None)
             self._read = from_json or (lambda text: by.model_validate(msgspec.json.decode(text)))
-            self.raw = _schema_of(kind, by.model_json_schema)
+            core: Any = getattr(kind, "__pydantic_core_schema__", None)
+            self.raw = _schema_of(kind, by.model_json_schema, core)
         else:
             self._read = by.validate_json
-            self.raw = _schema_of(kind, by.json_schema)
+            self.raw = _schema_of(kind, by.json_schema, by.core_schema)
         self._names = _property_names(self.raw)
-        said = resolved(self.raw, self.raw).get("type")
-        self.types = frozenset({said}) if said in EVERY_TYPE else EVERY_TYPE
-        if said == "number":
-            self.types = frozenset({"integer", "number"})
+        self.types = _types_of(self.raw, self.raw.get("$defs", {}), {})
 
     def schema(self, write: Write) -> Schema:
         return self.raw
@@ -155,17 +154,55 @@ def _adapter(kind: Any) -> Any:
     raise TypeError(reason)
 
 
-def _schema_of(kind: Any, say: Callable[[], Schema]) -> Schema:
+def _schema_of(kind: Any, say: Callable[[], Schema], core: Any) -> Schema:
     reason: str
     try:
         said = say()
     except Exception as error:  # noqa: BLE001  # pydantic's own, or that of a hook of the caller's
         reason = _first_line(error)
     else:
-        if not _needs_a_class(getattr(kind, "__pydantic_core_schema__", None)):
+        deep = _deep_alias(core, kind)
+        if deep is not None:
+            raise TypeError(deep)
+        if not _needs_a_class(core):
             return said
         reason = "JSON has no classes"
     raise TypeError(_unsayable_field(kind) + reason)
+
+
+def _deep_alias(core: Any, kind: Any) -> str | None:
+    """A field that is read from inside of another, which pydantic's schema leaves out."""
+    waiting: list[tuple[Any, Any, bool]] = [(core, kind, False)]
+    while waiting:
+        part, owner, by_name = waiting.pop()
+        if is_mapping(part):
+            owner = part.get("cls", owner)
+            config = part.get("config")
+            if is_mapping(config):
+                names = ("validate_by_name", "populate_by_name")
+                by_name = any(config.get(name) is True for name in names)
+            fields = part.get("fields")
+            named = [(each.get("name"), each) for each in fields or () if is_mapping(each)]
+            for name, field in fields.items() if is_mapping(fields) else named:
+                if not by_name and is_mapping(field) and _is_deep(field.get("validation_alias")):
+                    label = name if owner is kind else f"{_label(owner)}.{name}"
+                    return f"{label}: its validation_alias is a path, which a schema cannot say"
+            waiting += [(each, owner, by_name) for each in part.values()]
+        elif is_list(part):
+            waiting += [(each, owner, by_name) for each in part]
+    return None
+
+
+def _is_deep(alias: Any) -> bool:
+    """Whether no key of the object itself is among the places that a field is read from."""
+    if not is_list(alias) or not alias:
+        return False
+    paths = alias if is_list(alias[0]) else [alias]
+    return all(len(path) != 1 for path in paths)
+
+
+def _label(cls: Any) -> str:
+    return str(getattr(cls, "__name__", "pydantic"))
 
 
 def _needs_a_class(core: Any) -> bool:
@@ -212,6 +249,39 @@ def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Schema:
             break
         name = reference.removeprefix("#/$defs/")
         found = {**root.get("$defs", {}).get(name, {}), **found}
+    return found
+
+
+def _types_of(
+    schema: Any, definitions: Mapping[str, Any], known: dict[str, frozenset[str]]
+) -> frozenset[str]:
+    """The JSON types of what fits a schema; every type if it says nothing of them."""
+    if schema is False:
+        return frozenset()
+    if not is_mapping(schema):
+        return EVERY_TYPE
+    found = EVERY_TYPE
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        if reference not in known:
+            known[reference] = frozenset()  # inside itself it adds nothing
+            inner = definitions.get(reference.removeprefix("#/$defs/"))
+            known[reference] = _types_of(inner, definitions, known)
+        found &= known[reference]
+    said = schema.get("type")
+    names = {said} if isinstance(said, str) else set(said) if is_list(said) else set[str]()
+    if names and names <= EVERY_TYPE:
+        found &= names | ({"integer"} if "number" in names else set[str]())
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if is_list(values):
+        found &= frozenset(map(json_type, values))
+    for word in ("anyOf", "oneOf"):
+        if is_list(schema.get(word)):
+            found &= frozenset[str]().union(
+                *(_types_of(part, definitions, known) for part in schema[word])
+            )
+    for part in schema["allOf"] if is_list(schema.get("allOf")) else ():
+        found &= _types_of(part, definitions, known)
     return found
 
 

@@ -685,6 +685,28 @@ class Alias(Kind):
         return self._known().read(value, strict)
 
 
+_HIGHEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_LOWEST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+
+
+def _joined(said: Schema, more: Schema) -> Schema:
+    """A schema with further constraints: where both have one word, both hold, as all are checked."""
+    whole = dict(said)
+    for word, value in more.items():
+        known = whole.setdefault(word, value)
+        if known == value:
+            continue
+        if word in _HIGHEST:
+            whole[word] = max(known, value)
+        elif word in _LOWEST:
+            whole[word] = min(known, value)
+        elif word == "multipleOf" and isinstance(known, int) and isinstance(value, int):
+            whole[word] = math.lcm(known, value)
+        else:
+            whole["allOf"] = [*whole.get("allOf", ()), {word: value}]
+    return whole
+
+
 class Noted(Kind):
     """A kind with a description or constraints of its own: ``Annotated``."""
 
@@ -703,7 +725,8 @@ class Noted(Kind):
         return (self.inner,)
 
     def schema(self, write: Write) -> Schema:
-        return {**write(self.inner), **self.notes}
+        said = write(self.inner)
+        return _joined(said, self.notes) if self._checks else {**said, **self.notes}
 
     def size(self) -> int:
         return 0

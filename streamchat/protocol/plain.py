@@ -22,6 +22,7 @@ __all__ = [
     "FLAT",
     "MAX_COPIED_DEPTH",
     "MAX_DEPTH",
+    "MAX_DIGITS",
     "MAX_VALUES",
     "TOO_DEEP",
     "as_dict",
@@ -33,6 +34,7 @@ __all__ = [
     "is_list",
     "is_mapping",
     "is_nested_deeper",
+    "is_too_long",
     "json_name",
     "nested_too_deeply",
     "repair_surrogates",
@@ -73,6 +75,16 @@ def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple)
 
 
+MAX_DIGITS = 4300
+"""Digits of an integer that Python writes and reads, for its time is quadratic."""
+_TOO_LONG = 10**MAX_DIGITS
+
+
+def is_too_long(number: int) -> bool:
+    """Whether it has more digits than Python writes."""
+    return not -_TOO_LONG < number < _TOO_LONG
+
+
 _JSON_NAMES: Mapping[type, str] = {
     dict: "an object",
     list: "an array",
@@ -101,9 +113,9 @@ def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> 
 
     Raises:
         TypeError: something that JSON cannot say.
-        ValueError: a float that is not finite, text that is not valid Unicode (a lone surrogate),
-            or more levels of nesting. Nothing that :func:`decode_json` returned has more than
-            the default of ``levels``.
+        ValueError: a float that is not finite, an integer that Python cannot write, text that is
+            not valid Unicode (a lone surrogate), or more levels of nesting. Nothing that
+            :func:`decode_json` returned has more than the default of ``levels``.
     """
     if isinstance(value, str):
         if repair_surrogates(value) is not value:
@@ -112,6 +124,8 @@ def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> 
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
+        if is_too_long(value):
+            raise ValueError(f"{path} is a number of more than {MAX_DIGITS:,} digits")
         return int.__int__(value)
     if isinstance(value, float):
         if not math.isfinite(value):

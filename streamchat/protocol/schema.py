@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import types
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Optional, get_type_hints
@@ -279,18 +280,13 @@ class Parameters:
                 a type that JSON cannot say; ``name`` is how the message calls the function.
         """
         inner, filled = _inside_partial(function)
+        hints = _hints(inner, name)
         try:
-            hints = get_type_hints(inner, include_extras=True)
             parameters = {
                 name: each
                 for name, each in inspect.signature(function).parameters.items()
                 if name not in filled
             }
-        except NameError as error:
-            raise TypeError(
-                f"tool {name} has an annotation that means nothing here: {error.name!r} must be "
-                "importable where the function is defined"
-            ) from None
         except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError) as error:
             raise TypeError(f"tool {name} has a signature that cannot be read: {error}") from None
         description, words = _read_docstring(inspect.getdoc(inner) or "", tuple(parameters))
@@ -357,6 +353,30 @@ class Parameters:
         else:
             return values
         raise ValueError(problem)
+
+
+def _hints(function: Any, name: str) -> dict[str, Any]:
+    """The function's annotations, evaluated.
+
+    Raises:
+        TypeError: one that cannot be; the message names the parameter.
+    """
+    with suppress(Exception):  # evaluating annotations may raise anything
+        return get_type_hints(function, include_extras=True)
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    reason = "its annotations mean nothing"
+    for parameter, annotation in getattr(function, "__annotations__", {}).items():
+        holder = types.SimpleNamespace(__annotations__={parameter: annotation})
+        what = "what it returns" if parameter == "return" else f"parameter {parameter!r}"
+        try:
+            get_type_hints(holder, scope, include_extras=True)
+        except NameError as error:
+            reason = f"{what}: {error.name!r} must be importable where the function is defined"
+            break
+        except Exception as error:  # noqa: BLE001  # as above
+            reason = f"{what}: {str(error).partition(chr(10))[0][:200]} ({type(error).__name__})"
+            break
+    raise TypeError(f"tool {name} has a signature that cannot be read: {reason}")
 
 
 def _is_described(kind: Kind) -> bool:

@@ -26,7 +26,7 @@ def plain_value(value: Any, path: str = "the value", *, _depth: int = 0) -> Any:
         TypeError, ValueError: JSON cannot say it; the message names the place.
     """
     cls = _class_of(value)
-    if value is None or cls in (int, bool) or (cls is str and value.isascii()):
+    if value is None or cls is bool or (cls is str and value.isascii()):
         return value
     if isinstance(value, str | int | float):
         plain = value.value if isinstance(value, enum.Enum) else value

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from typing import Any
+from typing import Annotated, Any
 
+import annotated_types as at
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from streamchat.local.model import answer
 from streamchat.local.pattern import Pattern, UnsupportedPatternError
 from streamchat.local.schema import Schemas, Work
 from streamchat.local.unary import fold
+from streamchat.protocol.schema import Parameters
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -325,6 +328,17 @@ WRITTEN: dict[str, Schema] = {
         "additionalProperties": False,
         "minProperties": 2,
     },
+    "names by pattern, and others": {
+        "type": "object",
+        "patternProperties": {"^a$": {"type": "integer"}},
+        "additionalProperties": {"type": "string"},
+        "minProperties": 3,
+    },
+    "JSON as text": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"type": "array", "items": {"type": "integer"}},
+    },
     "dependent names": {
         "properties": {"a": {"const": 1}, "b": {"const": 2}},
         "required": ["a"],
@@ -389,6 +403,40 @@ def test_values_of_the_question_are_taken_only_if_they_are_valid() -> None:
     bad = fill(schema, Hints("On 2026-13-45 from 999.0.0.1, count: 70"))
     assert problems(schema, bad) == []
     assert bad["count"] == 10
+
+
+def test_entries_have_the_names_that_a_pattern_says() -> None:
+    """A map of pydantic's is open: its reader refuses other names all the same."""
+    schema = {"type": "object", "patternProperties": {"^[a-c]+$": {"type": "integer"}}}
+    filled = fill({**schema, "minProperties": 2}, Hints(""))
+    assert len(filled) == 2
+    assert all(re.fullmatch("[a-c]+", name) for name in filled)
+    assert len(fill(schema, Hints(""), everything=True)) == 1
+
+
+def test_json_as_text_fits_its_own_schema() -> None:
+    inner = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    schema = {"type": "string", "contentMediaType": "application/json", "contentSchema": inner}
+    assert json.loads(fill(schema, Hints("n 7"))) == {"n": 7}
+    assert isinstance(json.loads(fill({**schema, "contentSchema": {}}, Hints(""))), str)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1, 1), (2, 2), (3, 3), (0, 1), (4, 5), (50, 50), (99, None)]
+)
+def test_bytes_are_as_many_as_is_said(low: int, high: int | None) -> None:
+    """In base64, whose own length leaves up to two bytes open; different ones where asked."""
+
+    def f(x: Any) -> None: ...
+
+    several = list[Annotated[bytes, at.Len(low, high)]]  # type: ignore[valid-type]
+    f.__annotations__ = {"x": Annotated[several, at.Len(5, 5)]}
+    read = Parameters.of(f, "f")
+    schema = read.schema
+    schema["properties"]["x"]["uniqueItems"] = True
+    filled = read.read(fill(schema, Hints("")), strict=True)["x"]
+    assert len(set(filled)) == 5
+    assert all(low <= len(each) <= (high or math.inf) for each in filled)
 
 
 # --- patterns ------------------------------------------------------------------------------------
@@ -456,6 +504,19 @@ GOOD = {
     "json-pointer": ["", "/a~1b/0"],
     "decimal": ["-1.50", "1E+3"],
     "base64": ["", "YQ=="],
+    "base64url": ["_-8="],
+    "uuid1": ["3b241101-e2bb-1255-8caf-4136c566a962"],
+    "uuid3": ["3b241101-e2bb-3255-8caf-4136c566a962"],
+    "uuid4": ["3b241101-e2bb-4255-8caf-4136c566a962"],
+    "uuid5": ["3b241101-e2bb-5255-8caf-4136c566a962"],
+    "ipvanyaddress": ["::1", "127.0.0.1"],
+    "ipvanynetwork": ["10.0.0.0/8", "2001:db8::/32"],
+    "ipvanyinterface": ["10.0.0.1/8", "2001:db8::1/32"],
+    "ipv4network": ["10.0.0.0/8"],
+    "ipv6network": ["2001:db8::/32"],
+    "ipv4interface": ["10.0.0.1/8"],
+    "ipv6interface": ["2001:db8::1/32"],
+    "multi-host-uri": ["postgres://a:b@c:1,d:2/e"],
     "unheard-of": ["anything"],
 }
 BAD = {
@@ -472,6 +533,14 @@ BAD = {
     "json-pointer": ["a", "/~2"],
     "decimal": ["", "NaN", "Infinity", "one"],
     "base64": ["YQ", "!"],
+    "base64url": ["YQ", "!"],
+    "uuid1": ["3b241101-e2bb-4255-8caf-4136c566a962"],
+    "uuid5": ["00000000-0000-0000-0000-000000000000"],
+    "ipvanyaddress": ["a"],
+    "ipvanynetwork": ["10.0.0.1/8"],
+    "ipv4network": ["2001:db8::/32", "10.0.0.1/8"],
+    "ipv6interface": ["10.0.0.1/8"],
+    "multi-host-uri": ["example.com"],
 }
 
 

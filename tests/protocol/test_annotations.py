@@ -33,6 +33,7 @@ import attrs
 import jsonschema
 import msgspec
 import pytest
+import typing_extensions
 
 from streamchat.protocol.kinds import Misfit
 from streamchat.protocol.plain import MAX_DEPTH
@@ -643,6 +644,19 @@ def test_the_field_is_named_however_deep_it_is() -> None:
         parameters(list[Self])
 
 
+class Extended(typing_extensions.TypedDict, total=False):
+    must: typing_extensions.Required[int]
+    may: typing_extensions.NotRequired[str]
+    also: typing_extensions.ReadOnly[list[int]]
+
+
+def test_a_typed_dict_may_be_that_of_typing_extensions() -> None:
+    """Before Python 3.12 it is another class than that of ``typing``."""
+    assert said(Extended)["required"] == ["must"]
+    assert read(Extended, {"must": 1, "also": [2]}) == {"must": 1, "also": [2]}
+    assert refusal(Extended, {"may": "a"}) == "misses 'must' (at $.x)"
+
+
 # --- unions --------------------------------------------------------------------------------------
 
 
@@ -675,6 +689,76 @@ def test_a_tag_is_required_even_where_it_has_a_default() -> None:
     assert refusal(kind, {"kind": CANARY}) == "expected one of 'cat', 'dog' (at $.x.kind)"
     assert refusal(kind, {"kind": [CANARY]}) == "expected one of 'cat', 'dog' (at $.x.kind)"
     assert refusal(kind, {"kind": "cat", "lives": "a"}).endswith("(at $.x.lives)")
+
+
+@dataclasses.dataclass
+class Num:
+    v: float
+    kind: Literal["num"] = "num"
+
+
+@dataclasses.dataclass
+class Add:
+    left: Expr
+    right: Expr
+    kind: Literal["add"] = "add"
+
+
+@attrs.define
+class Times:
+    factors: list[Expr]
+    kind: Annotated[Literal["times"], "multiplication"] = "times"
+
+
+class Minus(TypedDict):
+    of: Expr
+    kind: Required[Literal["minus"]]
+
+
+class Power(msgspec.Struct, tag="power", tag_field="kind"):
+    of: Expr | None = None
+
+
+Expr = Num | Add | Times | Minus | Power
+
+
+@pytest.mark.parametrize("cls", [Add, Times, Minus, Power, Expr], ids=str)
+def test_objects_that_hold_themselves_are_told_apart(cls: Any) -> None:
+    """Whichever is read first: its literals are known before its other fields are."""
+    one = {"kind": "num", "v": 1}
+    data = {
+        "kind": "add",
+        "left": {"kind": "times", "factors": [{"kind": "power", "of": one}]},
+        "right": {"kind": "minus", "of": one},
+    }
+    value = Add(Times([Power(Num(1.0))]), {"kind": "minus", "of": Num(1.0)})
+    assert read(Expr, data) == value
+    jsonschema.validate({"x": data}, parameters(Expr).schema)
+    assert said(cls)
+
+
+@dataclasses.dataclass
+class Not:
+    of: Term | None
+    kind: Literal["not"] = "not"
+
+
+@dataclasses.dataclass
+class All:
+    of: list[Term]
+    kind: Literal["all"] = "all"
+
+
+Term = typing_extensions.TypeAliasType("Term", Not | All)
+
+
+@pytest.mark.parametrize("cls", [Not, All, Term], ids=str)
+def test_an_alias_of_such_objects_may_stand_in_a_union(cls: Any) -> None:
+    """Inside of its own members, where it is not known yet."""
+    data = {"kind": "not", "of": {"kind": "all", "of": [{"kind": "not", "of": None}]}}
+    assert read(Term, data) == Not(All([Not(None)]))
+    jsonschema.validate({"x": data}, parameters(Term).schema)
+    assert said(cls)
 
 
 UNIONS: list[tuple[Any, Any, Any]] = [
@@ -897,6 +981,31 @@ CONSTRAINED: list[tuple[Any, dict[str, Any], list[Any], list[Any]]] = [
     (Annotated[bytes, at.MinLen(4)],
      {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 8},
      ["YWJjZA=="], ["YWJjYQ", "YWJj"]),
+    (Annotated[bytes, at.MaxLen(1)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "maxLength": 4,
+      "pattern": "^(.{0,0}|.{2}==)$"}, ["", "YQ=="], ["YWI=", "YWJj"]),
+    (Annotated[bytes, at.Len(2, 5)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 4,
+      "maxLength": 8, "pattern": "^.{2}[^=]", "allOf": [{"pattern": "^(.{0,4}|.{7}=)$"}]},
+     ["YWI=", "YWJj", "YWJjZA==", "YWJjZGU="], ["YQ==", "YWJjZGVm", ""]),
+    (Annotated[bytes, at.MinLen(3)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 4,
+      "pattern": "^.{3}[^=]"}, ["YWJj", "YWJjZA=="], ["YWI=", "YQ=="]),
+    (Annotated[bytes, at.MinLen(1000)],
+     {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 1336}, [], []),
+    (Annotated[int, at.Ge(5), at.Ge(1), at.Lt(9), at.Lt(20)],
+     {"type": "integer", "minimum": 5, "exclusiveMaximum": 9}, [5, 8], [1, 9]),
+    (Annotated[int, at.MultipleOf(4), at.MultipleOf(6)],
+     {"type": "integer", "multipleOf": 12}, [12], [4, 6]),
+    (Annotated[float, at.MultipleOf(0.5), at.MultipleOf(0.25)],
+     {"type": "number", "multipleOf": 0.5, "allOf": [{"multipleOf": 0.25}]}, [0.5], [0.25]),
+    (Annotated[str, at.MinLen(2), at.MinLen(1), msgspec.Meta(pattern="^a"),
+               msgspec.Meta(pattern="z$")],
+     {"type": "string", "minLength": 2, "pattern": "^a", "allOf": [{"pattern": "z$"}]},
+     ["az"], ["a", "ab", "bz"]),
+    (Annotated[dict[str, int], at.MaxLen(1), at.MaxLen(2)],
+     {"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": 1},
+     [{}], [{"a": 1, "b": 2}]),
     (Annotated[Decimal, at.Ge(0)], {"type": "number", "minimum": 0}, [1.5], [-1]),
     (Annotated[int, msgspec.Meta(ge=1, multiple_of=2)],
      {"type": "integer", "minimum": 1, "multipleOf": 2}, [2], [0, 3]),
@@ -953,7 +1062,36 @@ UNSAID: list[tuple[Any, str]] = [
     (Annotated[str, msgspec.Meta(pattern="a")] | int, ""),
     (Annotated[Literal["a"], at.MinLen(1)], "min_length=1 cannot be said"),
     (Annotated[timedelta, at.Gt(timedelta(0))], "cannot be said"),
+    (Annotated[datetime, at.Timezone(None)], "tz=False cannot be said"),
+    (Annotated[time, msgspec.Meta(tz=False)], "tz=False cannot be said"),
+    (Annotated[int, at.MultipleOf(0)], "multiple_of=0: a multiple is of a number above 0"),
+    (Annotated[float, at.MultipleOf(-0.5)], "multiple_of=-0.5: a multiple is"),
+    (Annotated[Decimal, at.MultipleOf(Decimal("1e-400"))], "a multiple is of a number above 0"),
+    (Annotated[str, at.MinLen("a")], "min_length='a': a length is an int"),  # type: ignore[arg-type]
+    (Annotated[str, at.MinLen(-1)], "min_length=-1: a length is an int"),
+    (Annotated[str, at.MinLen(1.5)], "min_length=1.5: a length is an int"),  # type: ignore[arg-type]
+    (Annotated[list[int], at.MaxLen(True)], "max_length=True: a length is an int"),
+    (Annotated[float, at.Ge(float("nan"))], "ge=nan: a bound is finite"),
+    (Annotated[int | None, at.Ge(float("inf"))], "ge=inf: a bound is finite"),
+    (Annotated[Decimal, at.Lt(Decimal("sNaN"))], "a bound is finite"),
+    (Annotated[Decimal, at.Lt(Decimal("1e400"))], "a bound is finite"),
+    (dict[Annotated[int, at.Ge(5)], int], "keys are text, which has no bounds"),
+    (dict[Annotated[Decimal, at.Ge(5), "d"], int], "keys are text, which has no bounds"),
 ]
+
+
+@pytest.mark.parametrize("bound", [at.Le, at.MaxLen])
+def test_a_bound_that_python_cannot_write_is_refused(bound: Any) -> None:
+    with pytest.raises(TypeError, match=r"describe: x: int: \w+ is a number of more than"):
+        parameters(Annotated[int, bound(10**5000)])
+
+
+def test_keys_that_are_numbers_have_a_pattern() -> None:
+    """So that whoever fills the schema invents no words."""
+    names = said(dict[float, int])["propertyNames"]
+    assert names == {"pattern": r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"}
+    assert read(dict[float, int], {"-1.5": 1, "2": 2}) == {-1.5: 1, 2.0: 2}
+    assert said(dict[Annotated[Annotated[float, "d"], "e"], int])["propertyNames"] == names
 
 
 @pytest.mark.parametrize(("kind", "words"), UNSAID, ids=lambda each: str(each)[:60])

@@ -582,3 +582,104 @@ def test_pydantic_is_not_imported_by_us() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == b"[]"
+
+
+class Tiger(BaseModel):
+    lives: int
+
+
+class Hound(BaseModel):
+    bark: str
+
+
+class Either(pydantic.RootModel[int | str]):
+    pass
+
+
+class Level(enum.Enum):
+    LOW = 1
+    HIGH = "high"
+
+
+class Leveled(pydantic.RootModel[Level]):
+    pass
+
+
+OPTIONAL: list[tuple[Any, Any, Any]] = [
+    (Tiger | Hound | None, {"bark": "woof"}, Hound(bark="woof")),
+    (pydantic.ByteSize | None, "1kB", 1000),
+    (
+        Annotated[decimal.Decimal, Field(max_digits=4)] | None,
+        "1.5",
+        decimal.Decimal("1.5"),
+    ),
+    (Either | None, "a", Either("a")),
+    (Leveled | None, "high", Leveled(Level.HIGH)),
+    (list[int] | Either, 3, Either(3)),
+]
+
+
+@pytest.mark.parametrize("row", OPTIONAL, ids=lambda row: str(row[0])[:60])
+def test_a_type_whose_schema_has_no_type_may_be_left_out(row: tuple[Any, Any, Any]) -> None:
+    """Its JSON types stand in its options, its values or its definition."""
+    kind, data, value = row
+    read = parameters(kind)
+    assert read.read({"x": data}, strict=True) == {"x": value}
+    jsonschema.validate({"x": data}, read.schema)
+    if kind is not OPTIONAL[-1][0]:
+        assert read.read({"x": None}, strict=True) == {"x": None}
+
+
+def test_a_type_that_may_be_anything_has_no_place_beside_null() -> None:
+    """What its schema does not say cannot be told apart."""
+    with pytest.raises(TypeError, match="both JSON's null"):
+        parameters(pydantic.RootModel[Any] | None)
+
+
+class Deep(BaseModel):
+    x: int = Field(validation_alias=pydantic.AliasPath("p", 0))
+
+
+class DeepInside(BaseModel):
+    deep: list[Deep]
+
+
+@pydantic.dataclasses.dataclass
+class DeepData:
+    x: int = Field(
+        validation_alias=pydantic.AliasChoices(
+            pydantic.AliasPath("p", 0), pydantic.AliasPath("q", 0)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Deep, r"Deep\.x: its"),
+        (DeepData, r"DeepData\.x: its"),
+        (DeepInside, r"x: Deep\.x: its"),
+        (Deep | Tiger, r"describe: Deep\.x: its"),
+    ],
+    ids=str,
+)
+def test_a_field_that_is_read_from_inside_another_is_refused(kind: Any, words: str) -> None:
+    """pydantic's schema promises the field, and its reader wants another."""
+    with pytest.raises(TypeError, match=f"{words} validation_alias is a path"):
+        parameters(kind)
+
+
+class Shallow(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    x: int = Field(validation_alias=pydantic.AliasPath("p", 0))
+
+
+class Choosing(BaseModel):
+    x: int = Field(validation_alias=pydantic.AliasChoices(pydantic.AliasPath("q", 0), "p"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Shallow, "x"), (Choosing, "p")], ids=str)
+def test_a_path_beside_a_name_is_read_by_the_name(kind: Any, name: str) -> None:
+    read = parameters(kind)
+    assert read.schema["properties"]["x"]["required"] == [name]
+    assert read.read({"x": {name: 3}}, strict=True)["x"].x == 3

@@ -107,6 +107,7 @@ REFUSED: list[tuple[type[Exception], str, Any]] = [
     (TypeError, "$.content[0] is of type bytes", UserMessage([b"x"])),  # type: ignore[list-item]
     (ValueError, "$ is nan", math.nan),
     (ValueError, "$[0] is inf", [math.inf]),
+    (ValueError, "$.a[0] is a number of more than 4,300 digits", {"a": [10**4300]}),
     (ValueError, "$[0] is -inf", [Ratio("-inf")]),
     (ValueError, "$.a holds a lone surrogate", {"a": "\ud83d" + CANARY}),
     (ValueError, "a key of $ holds a lone surrogate", {"\ude00" + CANARY: 1}),

@@ -431,6 +431,9 @@ def dunder(__a: int) -> None: ...
 def unknown(a: Nothing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def no_expression(a: "b c") -> None: ...  # type: ignore[valid-type,syntax]  # noqa: F722
 def no_attribute(a: "attrs.Nothing") -> None: ...  # type: ignore[name-defined]  # noqa: UP037
+def no_result(a: int) -> Nothing: ...  # type: ignore[name-defined]  # noqa: F821
+def listed(a: [int]) -> None: ...  # type: ignore[misc,valid-type]
+def mapped(a: {"a": int}) -> None: ...  # type: ignore[misc]  # noqa: F821, UP037
 def no_type(a: "3()") -> None: ...  # type: ignore[valid-type]  # noqa: UP037
 
 
@@ -442,9 +445,12 @@ def no_type(a: "3()") -> None: ...  # type: ignore[valid-type]  # noqa: UP037
         (star, r"takes \*a: 'int': a model passes arguments by name"),
         (stars, r"takes \*\*a: 'int': a model passes arguments by name"),
         (dunder, "takes __a: 'int': a model passes arguments by name"),
-        (unknown, "'Nothing' must be importable where the function is defined"),
-        (no_expression, "has a signature that cannot be read"),
-        (no_attribute, "has a signature that cannot be read"),
+        (unknown, "parameter 'a': 'Nothing' must be importable where the function is defined"),
+        (no_expression, "has a signature that cannot be read: parameter 'a': "),
+        (no_attribute, "has a signature that cannot be read: parameter 'a': "),
+        (no_result, "what it returns: 'Nothing' must be importable"),
+        (listed, r"a: \[.*int.*\] is not a type that JSON can hold"),
+        (mapped, r"a: \{'a': .*int.*\} is not a type that JSON can hold"),
         (no_type, "has a"),
         (Service.method, "parameter 'self' has no type"),
         (dict[str, int]().update, "tool f"),
@@ -769,6 +775,19 @@ def test_a_refusal_names_the_place_and_never_the_value(row: tuple[Any, Any, str,
 def test_what_functions_return_as_plain_data(value: Any, plain: Any) -> None:
     """Objects by their fields, the rest as JSON writes it."""
     assert plain == plain_value(value)
+
+
+def test_a_number_that_python_cannot_write_is_refused() -> None:
+    """With its place, and not by an encoder later on."""
+    with pytest.raises(ValueError, match=r"^the value\.a\[0\] is a number of more than 4,300"):
+        plain_value({"a": [10**4300]})
+    assert plain_value(10**4299) == 10**4299
+
+
+def test_an_instance_for_a_class_is_refused_with_words() -> None:
+    """One without a hash too."""
+    with pytest.raises(TypeError, match=r"into= has a type .* describe: Node\(.*Node"):
+        Answer.of(Node(1), "into=")
 
 
 @pytest.mark.parametrize("value", [object(), float("nan"), "\ud83d", print, {"a": {1: object()}}])

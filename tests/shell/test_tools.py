@@ -741,6 +741,8 @@ UNSAYABLE: dict[str, Any] = {
     "object": object(),
     "not a number": float("nan"),
     "decimal": Decimal("sNaN"),
+    "giant number": 10**5000,
+    "document with a giant number": Document({"a": 10**5000}),
     "function": print,
     "exception": ValueError("x"),
     "generator": (i for i in range(2)),
