@@ -51,7 +51,7 @@ class Stop:
                 f"Stop(errors=) must be a tuple of exception classes, not {type(given).__name__}: "
                 "failures= is the number of failures"
             )
-        errors: tuple[Any, ...] = tuple(given)
+        errors: tuple[Any, ...] = (*self.errors,)
         for error in errors:
             if not (isinstance(error, type) and issubclass(error, Exception)):
                 raise TypeError(f"Stop(errors=) must hold exception classes, not {error!r:.80}")

@@ -132,12 +132,12 @@ def _is_result(row: Mapping[str, Any]) -> bool:
 
 
 def _is_source(row: Mapping[str, Any]) -> bool:
-    return row.keys() == {"source"} and isinstance(row["source"], str)
+    return set(row) == {"source"} and isinstance(row["source"], str)
 
 
 def _is_key(row: Mapping[str, Any]) -> bool:
     return (
-        row.keys() == {"index", "key"}
+        set(row) == {"index", "key"}
         and _is(checked_index, row["index"])
         and _is(checked_key, row["key"])
     )

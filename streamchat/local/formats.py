@@ -30,8 +30,7 @@ _PATTERNS = {
     "uri-reference": r"[!#-;=?-\[\]_a-z~]{0,2000}",
     "multi-host-uri": r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[!#-;=?-\[\]_a-z~]{1,2000}",
     "json-pointer": r"(/([^~/]|~[01]){0,2000}){0,20}",
-}
-_PATTERNS |= {
+} | {
     f"uuid{version}": rf"[0-9a-fA-F]{{8}}-[0-9a-fA-F]{{4}}-{version}[0-9a-fA-F]{{3}}"
     r"-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
     for version in range(1, 9)

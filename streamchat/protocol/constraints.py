@@ -30,7 +30,7 @@ from streamchat.protocol.kinds import (
     Text,
     Union,
 )
-from streamchat.protocol.plain import MAX_DIGITS, is_list, is_mapping, is_too_long, to_plain
+from streamchat.protocol.plain import MAX_WRITTEN_DIGITS, is_list, is_mapping, is_too_long, to_plain
 
 __all__ = ["Notes", "notes_of"]
 
@@ -193,7 +193,7 @@ def _check_bound(name: str, value: Any) -> None:
     reason = ""
     is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
     if isinstance(value, int) and is_too_long(value):
-        raise TypeError(f"{name} is a number of more than {MAX_DIGITS:,} digits")
+        raise TypeError(f"{name} is a number of more than {MAX_WRITTEN_DIGITS:,} digits")
     if name in ("min_length", "max_length"):
         if type(value) is not int or value < 0:
             reason = "a length is an int that is not negative"

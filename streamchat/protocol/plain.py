@@ -22,7 +22,7 @@ __all__ = [
     "FLAT",
     "MAX_COPIED_DEPTH",
     "MAX_DEPTH",
-    "MAX_DIGITS",
+    "MAX_WRITTEN_DIGITS",
     "MAX_VALUES",
     "TOO_DEEP",
     "as_dict",
@@ -75,9 +75,9 @@ def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple)
 
 
-MAX_DIGITS = 4300
+MAX_WRITTEN_DIGITS = 4300
 """Digits of an integer that Python writes and reads, for its time is quadratic."""
-_TOO_LONG = 10**MAX_DIGITS
+_TOO_LONG = 10**MAX_WRITTEN_DIGITS
 
 
 def is_too_long(number: int) -> bool:
@@ -125,7 +125,7 @@ def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> 
         return value
     if isinstance(value, int):
         if is_too_long(value):
-            raise ValueError(f"{path} is a number of more than {MAX_DIGITS:,} digits")
+            raise ValueError(f"{path} is a number of more than {MAX_WRITTEN_DIGITS:,} digits")
         return int.__int__(value)
     if isinstance(value, float):
         if not math.isfinite(value):
