@@ -206,6 +206,21 @@ async def test_a_missing_client_certificate_is_final(version: str, given: str, s
     assert (error.kind, error.attempts, handshake.connections) == ("tls", 1, 1)
 
 
+@pytest.mark.parametrize("size", [100_000, 2_000_000, 8_000_000])
+async def test_a_missing_client_certificate_is_told_of_a_large_request(size: int) -> None:
+    """F05: the alert comes while the body is being written, and writing fails without a reason."""
+    ca, context = authority()
+    server = server_side(ca.issue_cert("127.0.0.1"))
+    ca.configure_trust(server)
+    server.verify_mode = ssl.CERT_REQUIRED
+    raw = await asyncio.start_server(_Handshake(server), "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{raw.sockets[0].getsockname()[1]}"
+    async with raw, client(url, ssl=context, retry=TWICE) as chat:
+        with pytest.raises(ConnectError, match="asks for a client certificate") as caught:
+            await chat.chat("x" * size)
+    assert (caught.value.kind, caught.value.attempts) == ("tls", 1)
+
+
 @pytest.mark.parametrize("fault", ["version", "cipher", "reset", "end"])
 async def test_tls_that_is_refused_says_tls(fault: str) -> None:
     """F05: an alert, and also a mere reset or end in the handshake; not retried."""

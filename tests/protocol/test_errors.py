@@ -360,6 +360,39 @@ def test_the_servers_words_are_found_in_any_body(name: str) -> None:
     assert error.__context__ is None is error.__cause__
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"type":"message-start"}\n{"type":"content-delta","delta":{"message":"canary"}}\n',
+        b'\xef\xbb\xbf\n{"type":"content-delta","delta":{"message":{"content":{"text":"canary"}}}}\n{',
+        b'id: 1\nretry: 5\n\n: c\ndata: {"type":"content-delta","delta":{"text":"canary"}}\n\n',
+        b': comment\n\nevent: content-delta\ndata: {"text":"canary\n\n',
+        b'{"id":"1","message":{"role":"assistant","content":[{"type":"text","text":"canary and mo',
+        b'[{"candidates":[{"content":"canary"}]}]',
+        b'{"role":"assistant","content":"canary"}',
+        b'{\n  "choices": [\n    {"text": "canary"}, NaN]}',
+        b'{"messages":["canary"]}',
+    ],
+)
+def test_no_answer_is_quoted(body: bytes) -> None:
+    """Whatever its form, whole, cut or malformed."""
+    error = status_error(400, headers={}, body=body)
+    assert "canary" not in str(error) + repr(error) + error_message(body)
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        ("busy", b': c\n\nevent: error\ndata: {"message":"busy"}\n\n'),
+        ("busy", b'\xef\xbb\xbf {"error":{"message":"busy"},"choices":[]}'),
+        ("busy", b'{"message":"busy"}\n{"type":"message-end"}\n'),
+        ('{"message":"busy, sent too sl', b'{"message":"busy, sent too sl'),
+    ],
+)
+def test_an_error_in_another_form_is_quoted(words: str, body: bytes) -> None:
+    assert error_message(body) == words
+
+
 ERROR_OBJECTS: dict[str, tuple[object, tuple[str, str | None, int | None]]] = {
     "Cohere": ({"message": "boom", "error_type": "X"}, ("boom", "X", None)),
     "OpenAI": (

@@ -455,6 +455,8 @@ async def test_a_body_of_plain_json_is_explained(media_type: str, words: str, se
         ("looks like an event stream", body(plain("canary"))),
         ("looks like an event stream", b": hello\n\n" + body(plain("canary"))),
         ("looks like JSON lines", lines(plain("canary"))),
+        ("cut off or malformed", b'{"id": 1,\n "message": {"role": "x", "content": "canary'),
+        ("looks like an answer", b'{"role":"assistant","content":"canary"}'),
         ("sign in", b"<html>sign in</html>"),
     ],
 )

@@ -289,6 +289,8 @@ def test_plain_http_is_allowed_when_asked_for() -> None:
         "canary canary.test",
         "*.canary.test",
         "canary<>.test",
+        "\u200b.test",
+        "gw.\u00ad\u2060.test",
     ],
 )
 def test_a_host_that_cannot_exist_is_refused_at_construction(host: str) -> None:
@@ -319,6 +321,14 @@ def test_a_host_that_cannot_exist_is_refused_at_construction(host: str) -> None:
 )
 def test_a_host_that_can_exist_is_accepted(host: str) -> None:
     assert Client("k", base_url=f"https://{host}:8000").base_url == f"https://{host}:8000"
+
+
+@pytest.mark.parametrize("inner", ["\t", "\n", "\r\n"])
+def test_a_tab_or_a_line_end_in_base_url_is_refused(inner: str) -> None:
+    """The URL standard would leave it out, and two settings would become one address."""
+    with pytest.raises(ConfigurationError, match="tab or a line end") as caught:
+        Client("k", base_url=f"https://canary.test/{inner}x")
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", " ", "/ ", "\t", "/\n"])
