@@ -216,7 +216,11 @@ class Transport:
             failure = not_http(self.host)
         try:
             if caught is not None:
-                if self._secure and not way.used and isinstance(caught, aiohttp.ClientConnectionError):
+                if (
+                    self._secure
+                    and not way.used
+                    and isinstance(caught, aiohttp.ClientConnectionError)
+                ):
                     reason = await reason_of_loss(way)
                     if reason is not None and is_alert(reason):
                         caught = reason
