@@ -138,7 +138,7 @@ BIG: dict[str, tuple[dict[str, Any], str]] = {
         TOO_MUCH,
     ),
     "minItems 10**9": (inside({"type": "array", "minItems": 10**9}), TOO_MUCH),
-    "minItems with 400 digits": (inside({"type": "array", "minItems": 10**400}), TOO_MUCH),
+    "minItems with 301 digits": (inside({"type": "array", "minItems": 10**300}), TOO_MUCH),
     "minItems in minItems": (nested_arrays(40), TOO_MUCH),
     "minLength 10**9": (inside({"type": "string", "minLength": 10**9}), TOO_MUCH),
     "minProperties 10**9": (inside({"type": "object", "minProperties": 10**9}), TOO_MUCH),
