@@ -63,6 +63,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "F05": (
         CONNECT + "test_tls_that_is_refused_says_tls",
         CONNECT + "test_a_missing_client_certificate_is_final",
+        CONNECT + "test_a_missing_client_certificate_is_told_of_a_large_request",
     ),
     "F06": (
         CONNECT + "test_a_handshake_that_stalls",
