@@ -417,13 +417,14 @@ def double(value: int, instance: Any, field: Any) -> int:
     return value * 2
 
 
-@attrs.define
-class FullConverter:
-    a: int = attrs.field(converter=attrs.Converter(double, takes_self=True, takes_field=True))
-
-
+@pytest.mark.skipif(not hasattr(attrs, "Converter"), reason="attrs has it since 24.1")
 def test_converters_that_take_more_are_blamed_too() -> None:
     """attrs' ``Converter`` with the instance and the field."""
+
+    @attrs.define
+    class FullConverter:
+        a: int = attrs.field(converter=attrs.Converter(double, takes_self=True, takes_field=True))
+
     assert read(FullConverter, {"a": 2}).a == 4
     assert refusal(FullConverter, {"a": 13}) == "a is unlucky (at $.x.a)"
 
