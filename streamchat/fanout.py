@@ -25,7 +25,7 @@ from streamchat.credentials import hidden
 from streamchat.limiter import Limiter, Permit
 from streamchat.pacing import LimiterTurn
 from streamchat.plan import Pacer
-from streamchat.policy import AdaptiveConcurrency, is_rate_limit
+from streamchat.policy import AdaptiveConcurrency, Retry, is_rate_limit
 from streamchat.protocol.errors import ConnectError, StreamChatError
 from streamchat.protocol.plain import is_list, is_mapping
 from streamchat.protocol.request import ChatRequest, Messages
@@ -479,8 +479,8 @@ class _Turn(LimiterTurn):
         finally:
             self._engine.leave(self)
 
-    def on_refusal(self, error: StreamChatError) -> None:
-        super().on_refusal(error)
+    def on_refusal(self, error: StreamChatError, retry: Retry) -> None:
+        super().on_refusal(error, retry)
         adaptive = self._engine.adaptive
         if adaptive is not None and is_rate_limit(error):
             adaptive.on_rate_limit(self._sent_at, self._engine.options.clock())

@@ -6,7 +6,7 @@ import math
 
 from streamchat.limiter import Limiter, Permit, estimate_tokens, most_tokens
 from streamchat.plan import Pacer
-from streamchat.policy import is_rate_limit
+from streamchat.policy import Retry, is_rate_limit
 from streamchat.protocol.errors import StatusError, StreamChatError
 from streamchat.protocol.events import MessageEnd
 from streamchat.protocol.messages import Usage
@@ -27,7 +27,6 @@ class LimiterTurn(Pacer):
         self._permit: Permit | None = None
         self._most = math.inf
         """Tokens that the current attempt can have used."""
-        self.max_pause = math.inf
 
     async def before_attempt(self, request: ChatRequest, body: bytes) -> None:
         """Wait for the turn.
@@ -47,11 +46,15 @@ class LimiterTurn(Pacer):
         async with permit:
             pass
 
-    def on_refusal(self, error: StreamChatError) -> None:
-        """Pause everybody after a 429, for ``max_pause`` at most: one server must not stop them all."""
+    def on_refusal(self, error: StreamChatError, retry: Retry) -> None:
+        """Pause everybody after a 429, for what the request itself would wait at most.
+
+        One server must not stop them all.
+        """
         if self._limiter is not None and is_rate_limit(error):
             seconds = error.retry_after if isinstance(error, StatusError) else None
-            self._limiter.pause(min(DEFAULT_PAUSE if seconds is None else seconds, self.max_pause))
+            wanted = DEFAULT_PAUSE if seconds is None else seconds
+            self._limiter.pause(min(wanted, retry.max_retry_after))
 
     def on_end(self, event: MessageEnd) -> None:
         """Settle a single answer; a handler."""

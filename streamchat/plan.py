@@ -25,15 +25,12 @@ MAX_ANSWER_BYTES = 256 * 2**20
 class Pacer(Protocol):
     """Rate-limiting hook, awaited before every attempt."""
 
-    max_pause: float
-    """Seconds: the longest pause that one refusal may cause; ``Retry.max_retry_after`` of the request."""
-
     async def before_attempt(self, request: ChatRequest, body: bytes) -> None:
         """Wait for the turn."""
         ...
 
-    def on_refusal(self, error: StreamChatError) -> None:
-        """A try has failed, with this."""
+    def on_refusal(self, error: StreamChatError, retry: Retry) -> None:
+        """A try has failed, with this; ``retry`` is the request's own policy."""
         ...
 
 
@@ -56,10 +53,6 @@ class Plan:
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     random: Callable[[], float] = draw
-
-    def __attrs_post_init__(self) -> None:
-        if self.pacer is not None:
-            self.pacer.max_pause = self.retry.max_retry_after
 
     def encode(self) -> bytes:
         """The request as it is sent.

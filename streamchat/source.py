@@ -139,7 +139,7 @@ class Source:
                 self._body = b""
                 return result
             if plan.pacer is not None:
-                plan.pacer.on_refusal(result)
+                plan.pacer.on_refusal(result, plan.retry)
             failure: StreamChatError = self._aborted or result
             delay = retry_delay(
                 plan.retry,

@@ -141,12 +141,11 @@ class Told(Pacer):
 
     def __init__(self) -> None:
         self.refusals: list[StreamChatError] = []
-        self.max_pause = 0.0
 
     async def before_attempt(self, request: Any, body: bytes) -> None:
         pass
 
-    def on_refusal(self, error: StreamChatError) -> None:
+    def on_refusal(self, error: StreamChatError, retry: Retry) -> None:
         self.refusals.append(error)
 
 
