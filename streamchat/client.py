@@ -576,19 +576,16 @@ class Client(Listeners):
             options["extra_body"] = _merged_body(self._extra_body, options.get("extra_body"))
         request = ChatRequest.build(messages, chosen, options)
         headers = checked_headers(headers)
-        dispatchers = (self._dispatcher, *as_dispatchers(handlers))
         limiter = _checked_limiter(limiter) or self._limiter
         if pacer is None and limiter is not None:
             from streamchat.pacing import LimiterTurn
 
-            pacer, settles = LimiterTurn(limiter), Dispatcher()
-            settles.on_message_end(pacer.on_end)
-            dispatchers = (settles, *dispatchers)
+            pacer = LimiterTurn(limiter)
         plan = Plan(
             transport=self._transport,
             request=request,
             headers=merged_headers(self._headers, headers),
-            dispatchers=dispatchers,
+            dispatchers=(self._dispatcher, *as_dispatchers(handlers)),
             timeout=_instance("timeout", timeout, Timeout, self._timeout),
             retry=_instance("retry", retry, Retry, self._retry),
             budget=self._budget,

@@ -399,7 +399,6 @@ class _Engine:
         if isinstance(failure, ConnectError) and failure.kind == "resources":
             # Else every further request would fail at once, as fast as they can be taken.
             self._most = max(1, min(self._most, len(self._tasks) - 1))
-        turn.settle(None if response is None else response.usage)
         if self.count is not None and not turn.is_withdrawn:
             self.count.add(response, failure)
             if self.count.reason:

@@ -9,7 +9,6 @@ from streamchat.plan import Pacer
 from streamchat.policy import Retry, is_rate_limit
 from streamchat.protocol.errors import StatusError, StreamChatError
 from streamchat.protocol.events import MessageEnd
-from streamchat.protocol.messages import Usage
 from streamchat.protocol.request import ChatRequest
 from streamchat.stops import tokens_of
 
@@ -56,13 +55,9 @@ class LimiterTurn(Pacer):
             wanted = DEFAULT_PAUSE if seconds is None else seconds
             self._limiter.pause(min(wanted, retry.max_retry_after))
 
-    def on_end(self, event: MessageEnd) -> None:
-        """Settle a single answer; a handler."""
-        self.settle(event.usage)
-
-    def settle(self, usage: Usage | None) -> None:
+    def on_end(self, end: MessageEnd) -> None:
         """Report the tokens that the server counted, if it did, up to what the request can have used."""
-        used = tokens_of(usage) if usage is not None else None
+        used = tokens_of(end.usage)
         if used is not None:
             self._settle(min(used, self._most))
 

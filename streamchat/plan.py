@@ -12,6 +12,7 @@ import attrs
 from streamchat.dispatcher import Dispatcher
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import StreamChatError
+from streamchat.protocol.events import MessageEnd
 from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatRequest
 from streamchat.transport import Transport
@@ -31,6 +32,10 @@ class Pacer(Protocol):
 
     def on_refusal(self, error: StreamChatError, retry: Retry) -> None:
         """A try has failed, with this; ``retry`` is the request's own policy."""
+        ...
+
+    def on_end(self, end: MessageEnd) -> None:
+        """The answer is complete."""
         ...
 
 

@@ -465,6 +465,8 @@ class ChatStream(Listeners):
         """``message-end`` was read: that is how it ended, whatever happens to the connection."""
         end = self._source.reader.end
         assert end is not None
+        if self._plan.pacer is not None:
+            self._plan.pacer.on_end(end)
         failure: StreamChatError | None = failed_generation(end)
         if self._raw:
             failure = failure or StreamChatError(

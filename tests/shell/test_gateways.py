@@ -148,6 +148,9 @@ class Told(Pacer):
     def on_refusal(self, error: StreamChatError, retry: Retry) -> None:
         self.refusals.append(error)
 
+    def on_end(self, end: Any) -> None:
+        pass
+
 
 @pytest.mark.parametrize(
     ("tries", "first"),
