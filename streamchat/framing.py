@@ -135,7 +135,6 @@ def _described(body: bytes) -> str:
             data = decode_json(text)
         except ValueError:
             continue
-        words, _, _ = error_words(data)
         if is_mapping(data) and data.get("type") in KNOWN_TYPES:
             return "the body looks like JSON lines"
         looks_like = foreign_name(data) if is_mapping(data) else ""
@@ -143,6 +142,7 @@ def _described(body: bytes) -> str:
             return f"the body looks like {looks_like}"
         if is_answer(data):
             return "the body looks like an answer"
+        words, _, _ = error_words(data)
         return words[:200] or "the body is JSON without words of an error"
     if may_be_answer(start):
         return "the body looks like JSON, cut off or malformed"

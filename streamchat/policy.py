@@ -143,8 +143,8 @@ class RetryBudget:
         self._tenths = min(10 * self.CAPACITY, self._tenths + 1)
 
 
-_RETRYABLE_TYPES = frozenset({"overloaded_error", "rate_limit_error"})
-"""Error types of gateways that stand for 529 and 429."""
+_STATUS_OF_TYPE = {"overloaded_error": 529, "rate_limit_error": 429}
+"""Error types of gateways, and the statuses that they stand for."""
 
 
 def is_retryable(error: StreamChatError) -> bool:
@@ -152,15 +152,19 @@ def is_retryable(error: StreamChatError) -> bool:
     if isinstance(error, StatusError):
         return error.status in RETRYABLE_STATUSES
     if isinstance(error, GenerationError):
-        # An error in place of the first event, under a status of 200.
-        if error.status is not None:
-            return error.status in RETRYABLE_STATUSES
-        return (error.error_type or "").lower() in _RETRYABLE_TYPES
+        return _status_of(error) in RETRYABLE_STATUSES
     if isinstance(error, StreamTimeoutError):
         return error.phase == "connect"
     if isinstance(error, TransportError):
         return error.kind not in _NEVER_RETRIED_KINDS
     return False
+
+
+def _status_of(error: GenerationError) -> int | None:
+    """The HTTP status that an error in place of the first event stands for; the answer's was 200."""
+    if error.status is not None:
+        return error.status
+    return _STATUS_OF_TYPE.get((error.error_type or "").lower())
 
 
 def retry_delay(
@@ -193,9 +197,7 @@ def retry_delay(
 def is_rate_limit(error: StreamChatError) -> bool:
     """Whether the server said that there were too many requests: by a 429, or by an error in its place."""
     if isinstance(error, GenerationError):
-        return error.status == 429 or (
-            error.status is None and (error.error_type or "").lower() == "rate_limit_error"
-        )
+        return _status_of(error) == 429
     return isinstance(error, RateLimitError)
 
 

@@ -84,28 +84,25 @@ def failed_generation(end: MessageEnd) -> GenerationError | None:
 
 
 async def refusal(
-    exchange: Exchange, host: str, *, sent: Mapping[str, str], now: Callable[[], float]
+    exchange: Exchange, *, sent: Mapping[str, str], now: Callable[[], float]
 ) -> StreamChatError | None:
     """Why a response cannot be an answer: its status, unless that is a success with content.
 
     Args:
         exchange: status and headers are there.
-        host: for the message.
         sent: the request's headers; a server may quote the key in them, and the error must not.
         now: the wall clock.
     """
     status = exchange.status
-    if status == 200 or (
-        200 < status <= 299
-        and status not in _WITHOUT_CONTENT
-        and is_stream_type(media_type(exchange.headers))
-    ):
+    if status == 200:
+        return None
+    is_answer = status <= 299 and is_stream_type(media_type(exchange.headers))
+    if is_answer and status not in _WITHOUT_CONTENT:
         return None
     mask = Mask(sent)
     headers: dict[str, str] = mask.any(dict(exchange.headers))
     if 300 <= status <= 399:
         return status_error(status, headers=headers, body=_redirect_text(headers))
-    is_answer = status < 300 and is_stream_type(media_type(headers))
     return status_error(
         status,
         headers=headers,

@@ -190,9 +190,7 @@ class Source:
             return self._aborted
         self.first_byte_at = plan.clock()
         watchdog.watch(exchange, plan.transport.host)
-        failure = await refusal(
-            exchange, plan.transport.host, sent=plan.headers, now=plan.wall_clock
-        )
+        failure = await refusal(exchange, sent=plan.headers, now=plan.wall_clock)
         if failure is None:
             try:
                 items, failure = await self._first_event(exchange)

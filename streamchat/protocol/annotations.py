@@ -1,4 +1,4 @@
-"""Python's annotations as kinds of JSON data: :func:`kind_of`.
+"""Python's annotations as kinds of JSON data: :class:`Reading`.
 
 Whatever could fail for a type fails here, as a ``TypeError`` that names the field.
 """
@@ -403,7 +403,7 @@ class Reading:
         members = list(cls)
         values: list[Any] = [member.value for member in members]
         texts = all(isinstance(value, str) for value in values)
-        whole = all(isinstance(value, int) and value is not bool(value) for value in values)
+        whole = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
         if not values or not (texts or whole):
             self.refuse(f"{_name(cls)} must have members that are all str or all int")
         said = [str.__str__(value) if texts else int.__int__(value) for value in values]

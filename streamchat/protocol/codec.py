@@ -229,8 +229,10 @@ def _is_foreign(frame: Frame) -> bool:
 
 def _is_typed_error(data: Mapping[str, Any], name: str) -> bool:
     """Whether an object is an error whose ``type`` is its kind, as OpenAI-like servers write it."""
-    if name == "error" or name in KNOWN_TYPES:
-        return name == "error"
+    if name == "error":
+        return True
+    if name in KNOWN_TYPES:
+        return False
     has_words = any(data.get(key) for key in ("message", "error", "detail"))
     return data.get("object") == "error" or (name.lower().endswith("error") and has_words)
 

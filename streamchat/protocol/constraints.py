@@ -34,8 +34,6 @@ from streamchat.protocol.plain import MAX_WRITTEN_DIGITS, is_list, is_mapping, i
 
 __all__ = ["Notes", "notes_of"]
 
-Check = Callable[[Any], str | None]
-
 _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool], str]] = {
     "ge": ("minimum", lambda value, bound: value >= bound, "at least"),
     "gt": ("exclusiveMinimum", lambda value, bound: value > bound, "above"),

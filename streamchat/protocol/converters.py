@@ -23,7 +23,13 @@ from streamchat.protocol.json_answers import (
 )
 from streamchat.protocol.json_fields import Malformed, as_object
 from streamchat.protocol.messages import AssistantMessage, Citation, ToolCall, Usage
-from streamchat.protocol.plain import as_dict, decode_json, to_plain
+from streamchat.protocol.plain import (
+    TOO_DEEP,
+    as_dict,
+    decode_json,
+    is_nested_deeper,
+    to_plain,
+)
 from streamchat.protocol.response import ChatResponse
 
 __all__ = ["configure_converter"]
@@ -66,6 +72,8 @@ def configure_converter(converter: C) -> C:
 
 def _reading(read: Any) -> Any:
     def hook(data: Any, kind: Any) -> Any:
+        if is_nested_deeper(data):
+            raise DecodeError(TOO_DEEP, event_type=kind.__name__)
         try:
             return read(as_object(data, "$"), "$")
         except Malformed as error:
@@ -76,6 +84,8 @@ def _reading(read: Any) -> Any:
 
 
 def _read_event(data: Any, kind: Any) -> Any:
+    if is_nested_deeper(data):
+        raise DecodeError(TOO_DEEP, event_type="event")
     try:
         fields = as_object(data, "$")
         name = fields.get("type")
@@ -83,7 +93,7 @@ def _read_event(data: Any, kind: Any) -> Any:
             raise Malformed("misses 'type'", "$.type")
         events = events_from_json(fields, name)
         if len(events) != 1 or (kind in _EVENTS and not isinstance(events[0], kind)):
-            raise Malformed(f"not an event of the class {kind.__name__}", "$.type")
+            raise Malformed(f"not one event of {getattr(kind, '__name__', 'Event')}", "$.type")
         return events[0]
     except Malformed as error:
         reason, path = error.reason, error.path

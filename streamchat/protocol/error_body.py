@@ -18,7 +18,6 @@ __all__ = [
     "MAX_TYPE",
     "MAX_WORDS",
     "clean_words",
-    "error_message",
     "error_words",
     "is_answer",
     "may_be_answer",
@@ -79,18 +78,12 @@ _MAX_PATH = 8
 """How far an error object is followed: levels, list items, parts of a path in a request."""
 
 
-def error_message(body: bytes) -> str:
-    """The server's own words from an error body, or the start of a body without any.
-
-    Control characters are replaced, so that a log line stays a line (CWE-117). An answer is not quoted,
-    nor what may be one: of events only an error's words are, and JSON that is cut or malformed only
-    without a key that answers have.
-    """
-    return _error_details(body)[0]
-
-
 def _error_details(body: bytes) -> tuple[str, str | None]:
-    """Words and type, neither of them a part of an answer."""
+    """The server's own words and its type of error, else the start of a body without any.
+
+    An answer is not quoted, nor what may be one: of events only an error's words are, and JSON that is
+    cut or malformed only without a key that answers have.
+    """
     start = text_of(body)
     is_stream = start.startswith(EVENT_STREAM_STARTS)
     if is_stream:

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
+from streamchat.protocol.error_body import clean_words
 from streamchat.protocol.kinds import (
     EVERY_TYPE,
     Kind,
     Misfit,
     Schema,
     Write,
-    cut,
     is_usable,
     json_type,
     words_of,
@@ -123,7 +123,7 @@ class Foreign(Kind):
         elif first.get("type") == "union_tag_invalid":  # pydantic's words repeat the value
             reason = f"expected one of {context.get('expected_tags', '')}"
         else:
-            reason = cut(str(first.get("msg", "a value that its class refuses")))
+            reason = clean_words(str(first.get("msg", "a value that its class refuses")))
         return Misfit(reason, *self._place(first.get("loc", ()), value))
 
     def _place(self, location: Sequence[Any], value: Any) -> list[Any]:
@@ -213,7 +213,7 @@ def _needs_a_class(core: Any) -> bool:
         if is_mapping(part):
             if part.get("type") == "is-subclass":
                 return True
-            waiting += part.values()
+            waiting += (item for key, item in part.items() if key != "default")
         elif is_list(part):
             waiting += part
     return False

@@ -228,7 +228,9 @@ def _tool_call_delta(data: Json) -> Sequence[Event]:
         function = object_of(call, "function", _CALLS)
         piece = arguments_of(function, f"{_CALLS}.function")
         place = _own_index(call, index) if is_list(given) else index
-        events.append(ToolCallDelta(piece, _checked_index(place, "$")))
+        if place is NO_INDEX and events:
+            raise Malformed("pieces of several calls without an index", _CALLS)
+        events.append(ToolCallDelta(piece, _checked_index(place)))
         index = index if index is NO_INDEX else index + 1
     return events
 
@@ -286,13 +288,13 @@ _READERS: Mapping[str, Callable[[Json], Sequence[Event]]] = {
 }
 
 
-def _index(fields: Json, path: str = "$") -> int:
+def _index(fields: Json) -> int:
     """The index of an event, :data:`NO_INDEX` if it has none."""
-    index = integer_of(fields, "index", path)
-    return NO_INDEX if index is None else _checked_index(index, path)
+    index = integer_of(fields, "index", "$")
+    return NO_INDEX if index is None else _checked_index(index)
 
 
-def _checked_index(index: int, path: str) -> int:
+def _checked_index(index: int) -> int:
     if not 0 <= index <= MAX_INDEX:
-        raise Malformed(f"an index must be from 0 to {MAX_INDEX}", f"{path}.index")
+        raise Malformed(f"an index must be from 0 to {MAX_INDEX}", "$.index")
     return index

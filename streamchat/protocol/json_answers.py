@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, cast
@@ -152,7 +151,7 @@ def _count(value: Any) -> float | None:
         value = float(value) if "." in value else int(value)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return value if 0 <= value <= MAX_COUNT and math.isfinite(value) else None
+    return value if 0 <= value <= MAX_COUNT else None
 
 
 def _others(fields: Json, names: Sequence[str]) -> dict[str, Any]:

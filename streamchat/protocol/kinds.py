@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from streamchat.protocol.plain import MAX_DEPTH, is_list, is_mapping, repair_surrogates
+from streamchat.protocol.error_body import clean_words
+from streamchat.protocol.plain import MAX_DEPTH, is_list, is_mapping, json_name
 
 __all__ = [
     "Alias",
@@ -46,9 +47,6 @@ Schema: TypeAlias = dict[str, Any]
 Write: TypeAlias = Callable[["Kind"], Schema]
 """The schema of a part: in place, or a reference to its definition."""
 
-MAX_WORDS = 500
-"""Characters kept of the words of a validator."""
-
 
 class Misfit(Exception):
     """Data that does not fit: the reason, and the place, which grows on the way up."""
@@ -71,7 +69,7 @@ class Misfit(Exception):
 
 
 def words_of(error: BaseException) -> str:
-    """The words of a validator, cut to 500 characters.
+    """The words of a validator, on one line of 500 characters and without control characters.
 
     Python code refuses a value with ``ValueError``, ``TypeError`` or ``AssertionError``. The words of
     other exceptions are not meant for this (those of ``KeyError`` are a value): only the class shows.
@@ -86,13 +84,7 @@ def words_of(error: BaseException) -> str:
         )
     except Exception:  # noqa: BLE001  # __str__ is the caller's code
         said = ""
-    return cut(said) or f"a value that its class refuses ({type(error).__name__})"
-
-
-def cut(words: str) -> str:
-    """Words on one line, 500 characters of them."""
-    words = " ".join(repair_surrogates(words[: MAX_WORDS * 4]).split())
-    return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"
+    return clean_words(said) or f"a value that its class refuses ({type(error).__name__})"
 
 
 def read_value(kind: Kind, value: Any, *, strict: bool) -> Any:
@@ -150,7 +142,6 @@ _EXPECTED: Mapping[str, str] = {
     "array": "an array",
     "object": "an object",
 }
-_FOUND: Mapping[str, str] = {**_EXPECTED, "integer": "a number"}
 EVERY_TYPE = frozenset(_EXPECTED)
 
 
@@ -163,7 +154,7 @@ def json_type(value: Any) -> str:
 
 
 def _expected(what: str, value: Any) -> Misfit:
-    found = _FOUND.get(json_type(value), _type_name(value))
+    found = json_name(value)
     if what.startswith("an integer") and type(value) is float and not value.is_integer():
         found = "a number with a fraction"
     return Misfit(f"expected {what}, got {found}")
@@ -749,11 +740,6 @@ class Tagged(Kind):
         self._tag = tag
         self._members = [kind for kind, _ in members]
         self._known = {literal_key(said): kind for kind, values in members for said in values}
-
-    @property
-    def members(self) -> Sequence[Kind]:
-        """The kinds, in the order of declaration."""
-        return self._members
 
     def parts(self) -> Iterable[Kind]:
         return self._members

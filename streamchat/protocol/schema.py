@@ -195,7 +195,7 @@ class Answer:
     """What an answer is to be: a class with fields."""
 
     schema: Schema
-    """As ``response_format`` takes it (protocol.md 2.6): each object has something ``required``, so
+    """As ``response_format`` takes it: each object has something ``required``, so
     where all fields have defaults all are."""
     _kind: Kind
 
@@ -250,7 +250,7 @@ def answer_of(kind: Any) -> Answer:
 
 
 def object_schema(kind: Any, what: str) -> dict[str, Any]:
-    """The schema of a class with fields, as ``response_format`` takes it (protocol.md 2.6).
+    """The schema of a class with fields, as ``response_format`` takes it.
 
     Raises:
         TypeError: no class with fields, or a field that JSON cannot hold.

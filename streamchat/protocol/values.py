@@ -36,10 +36,13 @@ def plain_value(value: Any, path: str = "the value", *, _depth: int = 0) -> Any:
     if isinstance(value, enum.Enum):
         return plain_value(value.value, path, _depth=_depth + 1)
     if is_mapping(value):
-        return {
+        plain = {
             _key(key, path): plain_value(item, _inside(path, f".{key}"), _depth=_depth + 1)
             for key, item in value.items()
         }
+        if len(plain) != len(value):
+            raise ValueError(f"{path[:120]} has two keys that JSON writes alike, as 1 and '1' are")
+        return plain
     if is_list(value) or _is_set(value):
         return [
             plain_value(item, _inside(path, f"[{position}]"), _depth=_depth + 1)

@@ -642,7 +642,7 @@ def call_delta_events(item: Json) -> list[Json]:
         at = None if index is None else index + position
         if type(message_in(item).get("tool_calls")) is list:
             at = own_index(call, at)
-        if at is not None and at > 100_000:
+        if (at is not None and at > 100_000) or (at is None and events):
             raise WrongError
         events.append({"type": "tool-call-delta", "index": at, "piece": piece})
     return events

@@ -53,6 +53,17 @@ def test_a_converter_of_another_kind_is_taught_as_well() -> None:
     assert converter.loads('{"a": 1}', dict[str, int]) == {"a": 1}
 
 
+DEEP: Any = "canary"
+for _ in range(5000):
+    DEEP = [DEEP]
+TWO_CALLS = {
+    "type": "tool-call-start",
+    "delta": {
+        "message": {"tool_calls": [{"id": name, "function": {"name": "f"}} for name in ("a", "b")]}
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "data", "path"),
     [
@@ -63,6 +74,9 @@ def test_a_converter_of_another_kind_is_taught_as_well() -> None:
         (ContentDelta, {"type": "content-end"}, "$.type"),
         (ToolCallStart, {"type": "tool-call-start"}, "$.delta.message.tool_calls"),
         (Event, {"text": "canary"}, "$.type"),
+        (Event, TWO_CALLS, "$.type"),
+        (Event, {"type": "debug", "prompt": DEEP}, "$"),
+        (Citation, {"sources": [{"type": "document", "document": DEEP}]}, "$"),
         (Event, ["canary"], "$"),
     ],
 )

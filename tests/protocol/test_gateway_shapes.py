@@ -98,6 +98,18 @@ def cited(*objects: Any) -> list[tuple[int, int, str]]:
     return [(each.start, each.end, each.text) for each in found]
 
 
+def test_pieces_of_several_calls_need_an_index() -> None:
+    """They would all go to the call that was started last."""
+    two = [{"function": {"arguments": "{1"}}, {"function": {"arguments": "{2"}}]
+    for index, is_read in ((0, True), (None, False)):
+        frame = Frame(data=json.dumps(event("tool-call-delta", index, tool_calls=two)).encode())
+        if is_read:
+            assert [each.index for each in decode_events(frame)] == [0, 1]  # type: ignore[union-attr]
+        else:
+            with pytest.raises(DecodeError, match="without an index"):
+                decode_events(frame)
+
+
 # --- what adds nothing ---------------------------------------------------------------------------
 
 NOTHING = {

@@ -39,3 +39,9 @@ def test_what_fits_the_schema_is_read_and_written_again(chunk: int) -> None:
             ):
                 assert again == value, (number, kind, data)
                 assert type(again) is type(value), (number, kind, data)
+
+
+def test_keys_that_json_writes_alike_are_refused() -> None:
+    """One of the two items would be lost."""
+    with pytest.raises(ValueError, match="two keys"):
+        plain_value({1: "a", "1": "b"})
