@@ -546,6 +546,16 @@ class Client(Listeners):
         """Let these handlers hear every stream of this client, after those registered so far."""
         self._dispatcher.include(other)
 
+    def remove(self, registered: Callable[..., Any] | Dispatcher | Handler) -> None:
+        """Take back a function, or an included dispatcher or handler; see :meth:`Dispatcher.remove`.
+
+        Streams that have begun to hand out events keep it.
+
+        Raises:
+            ValueError: it is not registered with this client.
+        """
+        self._dispatcher.remove(registered)
+
     def add(self, registration: Registration) -> None:
         """Register for every stream of this client; the decorators call it."""
         self._dispatcher.add(registration)

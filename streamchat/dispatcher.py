@@ -1,19 +1,21 @@
 """Which function hears which event: registration by decorator or by class.
 
-Nothing here runs a handler: a stream compiles what is registered when it starts into its routes
-(:mod:`streamchat.routes`), and its pump calls them.
+Nothing here runs a handler: a stream binds what is registered when it starts (:mod:`streamchat.binding`),
+and its pump calls them.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
+import sys
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 import attrs
 
+from streamchat.binding import KeptTable, compile_routes
 from streamchat.context import Context, StreamView
 from streamchat.protocol.events import (
     CitationEnd,
@@ -31,7 +33,7 @@ from streamchat.protocol.events import (
     ToolPlanDelta,
     UnknownEvent,
 )
-from streamchat.routes import ALL_EVENTS, KeptTable, Registration, Role, Routes, compile_routes
+from streamchat.routes import ALL_EVENTS, MAX_QUEUE, Registration, Role, Routes
 from streamchat.signatures import checked_callable, is_async, name_of, takes_context
 from streamchat.steps import STEP_CLASSES, StepEnd, StepStart, ToolResult
 
@@ -45,42 +47,78 @@ M = TypeVar("M", bound="EventMiddleware")
 X = TypeVar("X", bound=Exception)
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Options:
+    """What a decorator takes beside the handler; checked when it is applied."""
+
+    where: Callable[[Any], bool] | None = None
+    once: bool = False
+    timeout: float | None = None
+    background: bool = False
+    every: float | None = None
+    max_queue: int = MAX_QUEUE
+
+    def check(self, what: str, *, takes: str, is_awaited: bool) -> None:
+        """Refuse what means nothing.
+
+        Raises:
+            TypeError, ValueError: an option; ``what`` names the handler.
+        """
+        if self.where is not None and (not callable(self.where) or is_async(self.where)):
+            raise TypeError(f"where= of {what} must be a plain function of the {takes}")
+        if self.timeout is not None:
+            _check_seconds("timeout", self.timeout, what)
+            if not is_awaited:
+                raise TypeError(f"timeout= needs an async function; {what} is plain")
+        if self.every is not None:
+            _check_seconds("every", self.every, what)
+        if isinstance(self.max_queue, bool) or not isinstance(self.max_queue, int):
+            raise TypeError(f"max_queue= of {what} must be an int")
+        if self.max_queue < 1:
+            raise ValueError(f"max_queue= of {what} must be at least 1, not {self.max_queue}")
+        if self.max_queue != MAX_QUEUE and not (self.background or self.every is not None):
+            raise TypeError(f"max_queue= of {what} needs background=True or every=")
+
+
+def _check_seconds(name: str, value: Any, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}= of {what} must be seconds")
+    if not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name}= of {what} must be above 0 seconds, not {value}")
+
+
+_NO_OPTIONS = _Options()
+
+
 def _registration(
     role: Role,
     function: Any,
     types: tuple[type, ...] = (),
     *,
     takes: str = "event",
-    where: Callable[[Any], bool] | None = None,
-    once: bool = False,
-    timeout: float | None = None,
+    options: _Options = _NO_OPTIONS,
 ) -> Registration:
     """A function with how to call it.
 
     Raises:
         TypeError: it cannot be called with an event, or an option does not fit it.
-        ValueError: a timeout that is not above 0.
+        ValueError: an option that is out of range.
     """
     checked_callable(function, role)
-    name, awaited = name_of(function), is_async(function)
-    if where is not None and (not callable(where) or is_async(where)):
-        raise TypeError(f"where= of {role} {name} must be a plain function of the {takes}")
-    if timeout is not None:
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-            raise TypeError(f"timeout= of {role} {name} must be seconds")
-        if not awaited:
-            raise TypeError(f"timeout= needs an async handler; nothing can interrupt plain {name}")
-        if not (timeout > 0 and math.isfinite(timeout)):
-            raise ValueError(f"timeout= of {role} {name} must be above 0 seconds, not {timeout}")
+    awaited = is_async(function)
+    options.check(f"{role} {name_of(function)}", takes=takes, is_awaited=awaited)
     return Registration(
         role=role,
         types=types,
         function=function,
         takes_context=takes_context(function, role, takes),
         is_async=awaited,
-        where=where,
-        once=once,
-        timeout=timeout,
+        where=options.where,
+        once=options.once,
+        timeout=options.timeout,
+        background=options.background or options.every is not None,
+        every=options.every,
+        max_queue=options.max_queue,
     )
 
 
@@ -106,7 +144,7 @@ class _Decorator(Protocol[E]):
 
 
 class _BoundOn(Generic[E]):
-    """``@x.on_content_delta`` or ``@x.on_content_delta(where=..., once=True, timeout=2.0)``."""
+    """``@x.on_content_delta`` or ``@x.on_content_delta(every=1.0)``; see :class:`Listeners`."""
 
     __slots__ = ("_add", "_types")
 
@@ -126,6 +164,9 @@ class _BoundOn(Generic[E]):
         where: Callable[[E], bool] | None = None,
         once: bool = False,
         timeout: float | None = None,
+        background: bool = False,
+        every: float | None = None,
+        max_queue: int = MAX_QUEUE,
     ) -> _Decorator[E]: ...
 
     def __call__(
@@ -136,13 +177,21 @@ class _BoundOn(Generic[E]):
         where: Callable[[E], bool] | None = None,
         once: bool = False,
         timeout: float | None = None,
+        background: bool = False,
+        every: float | None = None,
+        max_queue: int = MAX_QUEUE,
     ) -> Any:
+        options = _Options(
+            where=where,
+            once=once,
+            timeout=timeout,
+            background=background,
+            every=every,
+            max_queue=max_queue,
+        )
+
         def register(handler: Callable[..., Any]) -> Callable[..., Any]:
-            self._add(
-                _registration(
-                    "handler", handler, self._types, where=where, once=once, timeout=timeout
-                )
-            )
+            self._add(_registration("handler", handler, self._types, options=options))
             return handler
 
         return register if handler is None else register(handler)
@@ -165,12 +214,27 @@ class Listeners:
     ``(event)`` or ``(event, ctx)``. They run in wire order, one at a time a stream, in the order of
     registration; each is awaited before the next, which also slows the stream down to their pace.
 
-    Options of each: ``where=`` a plain function of the event, the handler hears only events for
-    which it is true; ``once=True``, only the first such event of each stream; ``timeout=`` seconds
-    that one call of an async handler may take before it fails with ``TimeoutError``.
+    Options of each:
+
+    * ``where=``: a plain function of the event; the handler receives only events for which it is true.
+    * ``once=True``: only the first such event of each stream.
+    * ``timeout=``: seconds that one call of an async handler may take before it fails with
+      ``TimeoutError``.
+    * ``background=True``: the handler receives its events in order, from a queue, in a task of its
+      own for each stream, so that it may be slow without slowing the stream. When ``max_queue``
+      events wait (256 by default), the stream waits for it, and so does the end of the stream.
+    * ``every=``: seconds; implies ``background``. Neighbouring deltas of one block (text, thinking, a
+      tool plan, arguments) that arrive within this time of the first come as one event with their
+      text joined; sooner at the end of the block, of the message, and when the stream fails. They
+      count as one event in the queue.
+
+    A background handler sees its stream as it is now: ``ctx.snapshot`` may be ahead of the event. Its
+    failure goes to ``on_error`` and stops the stream like that of any other handler; cancelling the
+    stream cancels it.
 
     Raises:
-        TypeError: at registration, if the handler takes other parameters.
+        TypeError, ValueError: at registration, if the handler takes other parameters, or an option
+            means nothing.
     """
 
     __slots__ = ()
@@ -346,8 +410,62 @@ class Dispatcher(Listeners):
         return found
 
     def add(self, registration: Registration) -> None:
-        """Put a function behind those registered so far; the decorators call it."""
-        self._entries.append(registration)
+        """Put a function behind those registered so far; the decorators call it.
+
+        A function of a module that is registered again, as by a notebook cell that is run twice, takes
+        the place of its earlier self, and a warning says so.
+        """
+        again = [
+            position
+            for position, entry in enumerate(self._entries)
+            if isinstance(entry, Registration) and _is_again(entry, registration)
+        ]
+        if not again:
+            self._entries.append(registration)
+            return
+        self._entries[again[0]] = registration
+        for position in reversed(again[1:]):
+            del self._entries[position]
+        warnings.warn(
+            f"{registration.role} {registration.name} was registered before, and replaces what was "
+            "registered then; to keep both, give the second one another name",
+            stacklevel=_levels_outside(),
+        )
+
+
+def _is_again(old: Registration, new: Registration) -> bool:
+    """Whether a function is registered a second time for the same events.
+
+    The same function with other options is meant to be called twice; another one under the same name is
+    what running its definition again makes.
+    """
+    if (old.role, old.types) != (new.role, new.types) or not _is_of_module(new.function):
+        return False
+    if old.function is new.function:
+        return attrs.astuple(old, recurse=False) == attrs.astuple(new, recurse=False)
+    return _is_of_module(old.function) and _address(old.function) == _address(new.function)
+
+
+def _is_of_module(function: Any) -> bool:
+    """Whether a ``def`` of its own at the top of a module made it: no lambda, method or wrapper."""
+    return (
+        inspect.isfunction(function)
+        and function.__qualname__ == function.__code__.co_qualname
+        and (function.__qualname__.isidentifier())
+    )
+
+
+def _address(function: Any) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
+
+
+def _levels_outside() -> int:
+    """How many frames up a warning belongs: where a function outside of this package registers."""
+    frame = inspect.currentframe()
+    levels = 0
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("streamchat."):
+        frame, levels = frame.f_back, levels + 1
+    return levels
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -402,11 +520,12 @@ class Handler:
                 raise TypeError(f"{cls.__name__}.{name} is no event of Chat v2{hint}")
             if not callable(value):
                 raise TypeError(f"{cls.__name__}.{name} must be a method")
-            if inspect.isfunction(value):
+            if inspect.isroutine(value):
+                # A plain function in a class gets the instance first; static and class methods do not.
+                is_plain = inspect.isfunction(inspect.getattr_static(cls, name))
+                called = functools.partial(value, None) if is_plain else value
                 takes = "error" if name == "on_error" else "event"
-                takes_context(
-                    functools.partial(value, None), f"handler {value.__qualname__}", takes
-                )
+                takes_context(called, f"handler {name_of(value)}", takes)
         cls.handled = tuple(names)
 
 
@@ -421,11 +540,16 @@ def as_dispatchers(handlers: Any) -> tuple[Dispatcher, ...]:
     return tuple(as_dispatcher(each) for each in handlers)
 
 
-def routes_of(dispatchers: Sequence[Dispatcher], make_context: Callable[[], Context]) -> Routes:
+def routes_of(
+    dispatchers: Sequence[Dispatcher],
+    make_context: Callable[[], Context],
+    interrupt: Callable[[], None],
+) -> Routes:
     """What one stream uses of these dispatchers, in this order; see :func:`compile_routes`."""
     return compile_routes(
         [entry for dispatcher in dispatchers for entry in dispatcher.registrations()],
         make_context,
+        interrupt,
         dispatchers[-1].kept if dispatchers else None,
     )
 

@@ -1,19 +1,17 @@
-"""What one stream uses of what is registered: each event class to its handlers, bound and called.
+"""What one stream uses of what is registered: each event class to its handlers, and how they are called.
 
-A stream compiles its routes once, when it hands out its first event. An event without handlers costs
-one look-up in a dictionary: nothing is awaited and nothing allocated for it.
+A stream makes its routes once, when it hands out its first event (:mod:`streamchat.binding`). An event
+without handlers costs one look-up in a dictionary: nothing is awaited and nothing allocated for it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import attrs
 
-from streamchat.context import Context
 from streamchat.protocol.events import EVENT_CLASSES, UnknownEvent
 from streamchat.protocol.plain import is_list
 from streamchat.signatures import name_of
@@ -21,14 +19,19 @@ from streamchat.steps import STEP_CLASSES
 
 __all__ = [
     "ALL_EVENTS",
+    "MAX_QUEUE",
     "NO_CALLS",
+    "BackgroundHandlers",
     "Call",
-    "KeptTable",
     "Registration",
     "Role",
     "Routes",
-    "compile_routes",
+    "Table",
+    "failure_of",
 ]
+
+MAX_QUEUE = 256
+"""Events that may wait for a background handler, by default."""
 
 ALL_EVENTS: tuple[type, ...] = (*EVENT_CLASSES, UnknownEvent)
 """The classes of a stream's own events."""
@@ -56,6 +59,12 @@ class Registration:
     """Only for the first such event of each stream."""
     timeout: float | None = None
     """Seconds that one call may take."""
+    background: bool = False
+    """Whether it is called in a task of its own."""
+    every: float | None = None
+    """Seconds within which neighbouring deltas of one block become one event; background only."""
+    max_queue: int = MAX_QUEUE
+    """Events that may wait for it; background only."""
 
     @property
     def name(self) -> str:
@@ -69,6 +78,30 @@ Table = Mapping[type, tuple[Call, ...]]
 """Every event class to its handlers, in registration order; empty where there are none."""
 
 
+class BackgroundHandlers(Protocol):
+    """The handlers of a stream that run in tasks of their own; see :mod:`streamchat.background`."""
+
+    def take_failure(self) -> Exception | None:
+        """What one of them raised, and ``on_error`` did not recover from; given once."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until they have received all events; cancelling this cancels them."""
+        ...
+
+    async def idle(self) -> None:
+        """Wait until they have received all events so far."""
+        ...
+
+    async def cancel(self) -> None:
+        """Cancel them, and wait until they have ended."""
+        ...
+
+    def cancel_soon(self) -> None:
+        """Cancel them; nobody waits."""
+        ...
+
+
 @attrs.define(eq=False)
 class Routes:
     """What was registered when a stream started, bound to its context."""
@@ -79,6 +112,8 @@ class Routes:
     """``on_error`` handlers, in registration order."""
     middleware: tuple[Call, ...]
     """Event middleware, in registration order."""
+    background: BackgroundHandlers | None = None
+    """Those handlers that run in tasks of their own; most streams have none."""
     _raised: Exception | None = attrs.field(default=None, init=False)
 
     async def deliver(self, event: Any) -> None:
@@ -141,18 +176,21 @@ class Routes:
         self, error: Exception, registration: Registration, event: Any
     ) -> Exception | None:
         """What to raise for a handler's failure; ``None`` if ``on_error`` takes it upon itself."""
-        error = _no_stop(error, registration)
-        error.add_note(
-            f"raised by {registration.role} {registration.name} for a {event.type} event"
-        )
         try:
-            if await self.tell(error):
-                return None
-        except Exception as failure:
-            self._raised = failure
+            failure = await failure_of(error, registration, event, self.errors)
+        except Exception as of_on_error:
+            self._raised = of_on_error
             raise
-        self._raised = error
-        return error
+        if failure is not None:
+            self._raised = failure
+        return failure
+
+    def take_failure(self) -> Exception | None:
+        """The failure of a background handler, to be raised; given once."""
+        failure = None if self.background is None else self.background.take_failure()
+        if failure is not None:
+            self._raised = failure
+        return failure
 
     def was_raised(self, error: BaseException) -> bool:
         """Whether it is a handler's own that :meth:`judge` let through; asked once, then forgotten,
@@ -162,23 +200,40 @@ class Routes:
 
     async def tell(self, error: Exception) -> bool:
         """Call the ``on_error`` handlers; whether one of them returned ``True``."""
-        recovered = False
-        for call, is_async, registration in self.errors:
-            if not isinstance(error, registration.types):
-                continue
+        return await _tell(error, self.errors)
+
+
+async def failure_of(
+    error: Exception, registration: Registration, event: Any, on_error: tuple[Call, ...]
+) -> Exception | None:
+    """What a handler's failure does to the stream: raised, or ``None`` if ``on_error`` recovers.
+
+    Raises:
+        Exception: whatever an ``on_error`` handler raises itself.
+    """
+    error = _no_stop(error, registration)
+    error.add_note(f"raised by {registration.role} {registration.name} for a {event.type} event")
+    return None if await _tell(error, on_error) else error
+
+
+async def _tell(error: Exception, on_error: tuple[Call, ...]) -> bool:
+    recovered = False
+    for call, is_async, registration in on_error:
+        if not isinstance(error, registration.types):
+            continue
+        try:
+            result = call(error)
+            if is_async or inspect.isawaitable(result):
+                result = await result
+        except Exception as error_of_its_own:  # noqa: BLE001  # raised here, or a better one
+            failure = _no_stop(error_of_its_own, registration)
+            failure.add_note(f"raised by {registration.role} {registration.name}")
             try:
-                result = call(error)
-                if is_async or inspect.isawaitable(result):
-                    result = await result
-            except Exception as error_of_its_own:  # noqa: BLE001  # raised here, or a better one
-                failure = _no_stop(error_of_its_own, registration)
-                failure.add_note(f"raised by {registration.role} {registration.name}")
-                try:
-                    raise failure
-                finally:
-                    del failure  # its traceback holds this frame
-            recovered = recovered or result is True
-        return recovered
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame
+        recovered = recovered or result is True
+    return recovered
 
 
 def _no_stop(error: Exception, registration: Registration) -> Exception:
@@ -208,102 +263,3 @@ _ADDED: Mapping[type, tuple[str, ...]] = {
 
 NO_CALLS: Table = dict.fromkeys((*ALL_EVENTS, *STEP_CLASSES), ())
 """Nobody listens. Shared by all streams without handlers: a waiting one would be a twenty-fifth larger."""
-
-
-@attrs.define(eq=False)
-class KeptTable:
-    """The last table of calls that streams of a dispatcher used; the next ones mostly use the same.
-
-    A waiting stream with a table of its own would be a twentieth larger (benchmarks/memory.py).
-    """
-
-    last: tuple[Sequence[Registration], Table] | None = None
-    """Both in one, because streams in other threads may read it now."""
-
-
-def compile_routes(
-    registrations: Sequence[Registration],
-    make_context: Callable[[], Context],
-    kept: KeptTable | None = None,
-) -> Routes:
-    """Freeze registrations into what one stream uses.
-
-    Args:
-        registrations: in the order in which they are called.
-        make_context: called if one of them takes a context.
-        kept: where a table is found and left, unless something in it is for this stream alone.
-    """
-    takes_context = any(registration.takes_context for registration in registrations)
-    context = make_context() if takes_context else None
-    is_own = takes_context or any(registration.once for registration in registrations)
-    errors = _calls("on_error handler", registrations, context)
-    middleware = _calls("event middleware", registrations, context)
-    if is_own or kept is None:
-        return Routes(_table(registrations, context), errors, middleware)
-    last = kept.last
-    if last is None or last[0] != registrations:
-        last = kept.last = registrations, _table(registrations, context)
-    return Routes(last[1], errors, middleware)
-
-
-def _calls(
-    role: Role, registrations: Sequence[Registration], context: Context | None
-) -> tuple[Call, ...]:
-    return tuple(_bind(entry, context) for entry in registrations if entry.role == role)
-
-
-def _table(registrations: Sequence[Registration], context: Context | None) -> Table:
-    table: dict[type, tuple[Call, ...]] = {}
-    for registration in registrations:
-        if registration.role == "handler":
-            call = _bind(registration, context)
-            for event_class in registration.types:
-                table[event_class] = (*table.get(event_class, ()), call)
-    return {**NO_CALLS, **table} if table else NO_CALLS
-
-
-def _bind(registration: Registration, context: Context | None) -> Call:
-    """The function as one of the event alone."""
-    function = registration.function
-    call: Callable[[Any], Any] = function
-    if context is not None and registration.takes_context:
-        call = _with_context(function, context)
-    if registration.timeout is not None:
-        call = _limited(call, registration.timeout, registration.name)
-    if registration.where is None and not registration.once:
-        return call, registration.is_async, registration
-    # Not awaited unless it is called: whether it is a coroutine is seen from what it returns.
-    return _filtered(call, registration), False, registration
-
-
-def _with_context(function: Callable[..., Any], context: Context) -> Callable[[Any], Any]:
-    return lambda event: function(event, context)
-
-
-def _filtered(call: Callable[[Any], Any], registration: Registration) -> Callable[[Any], Any]:
-    where, spent = registration.where, False
-
-    def filtered(event: Any) -> Any:
-        nonlocal spent
-        if spent or (where is not None and not where(event)):
-            return None
-        spent = registration.once
-        return call(event)
-
-    return filtered
-
-
-def _limited(
-    call: Callable[[Any], Awaitable[Any]], seconds: float, name: str
-) -> Callable[[Any], Awaitable[Any]]:
-    async def limited(event: Any) -> Any:
-        scope = asyncio.timeout(seconds)
-        try:
-            async with scope:
-                return await call(event)
-        except TimeoutError:
-            if not scope.expired():
-                raise  # the handler's own
-        raise TimeoutError(f"handler {name} took longer than its timeout of {seconds:g} s")
-
-    return limited

@@ -22,6 +22,7 @@ from streamchat.protocol.request import ChatRequest
 from streamchat.refusal import two_consumers
 from streamchat.routes import Registration, Routes
 from streamchat.source import closed, stopped_by
+from streamchat.steps import StepStart
 from streamchat.stream import ChatStream
 from streamchat.views import Pieces
 
@@ -61,6 +62,7 @@ class Run(Listeners, ABC, Generic[E, T]):
         """What runs beside; whoever closes the run cancels it."""
         self._busy = False
         self._is_done = False
+        self._is_interrupted = False
         self._result: T
         self._failure: BaseException | None = None
 
@@ -76,13 +78,20 @@ class Run(Listeners, ABC, Generic[E, T]):
         return (self._dispatcher,)
 
     def _check_open(self) -> None:
-        """Go no further when the run was closed by another task."""
+        """Go no further when the run was closed by another task, or stopped by a background handler."""
         if self._failure is not None:
             raise copy.copy(self._failure)
+        if self._is_interrupted:
+            raise closed()  # in whose place the handler's failure is raised
 
     async def _heard(self, event: E, request: ChatRequest) -> E:
         """An event of the run itself, after its handlers."""
-        await self._freeze(request).deliver(event)
+        routes = self._freeze(request)
+        await routes.deliver(event)
+        if routes.background is not None and isinstance(event, StepStart):
+            # The stream that follows has tasks of its own for the same handlers.
+            await routes.background.idle()
+            self._check_open()
         return event
 
     async def _told(self, error: X) -> X:
@@ -101,9 +110,36 @@ class Run(Listeners, ABC, Generic[E, T]):
                 return this._stream if this is not None else None
 
             self._routes = routes_of(
-                self._dispatchers, lambda: Context(current, request, self._data, None)
+                self._dispatchers,
+                lambda: Context(current, request, self._data, None),
+                self._interrupt,
             )
         return self._routes
+
+    def _interrupt(self) -> None:
+        """Stop for what a background handler raised: whoever asks for the next event gets that."""
+        self._is_interrupted = True
+        for task in self._tasks:
+            task.cancel()
+        if self._stream is not None:
+            self._stream.interrupt()
+
+    async def _drain_background(self) -> None:
+        """Wait until the background handlers have received all events.
+
+        Raises:
+            Exception: what one of them raised, if nothing has raised it so far.
+        """
+        if self._routes is None or self._routes.background is None:
+            return
+        await self._routes.background.drain()
+        failure = self._routes.take_failure()
+        if failure is not None:
+            self._failure = stopped_by(failure)
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame
 
     def _task(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Start something beside the consumer; closing the run cancels it."""
@@ -160,7 +196,7 @@ class Run(Listeners, ABC, Generic[E, T]):
             self._generator = self._events()
         self._busy = True
         try:
-            return await anext(self._generator)
+            return await self._next(self._generator)
         except StopAsyncIteration:
             self._is_done = True
             raise
@@ -178,6 +214,29 @@ class Run(Listeners, ABC, Generic[E, T]):
             raise
         finally:
             self._busy = False
+
+    async def _next(self, generator: AsyncGenerator[E, None]) -> E:
+        """The next event; at the end, and after a failure, background handlers receive theirs first."""
+        try:
+            return await anext(generator)
+        except BaseException as error:
+            routes = self._routes
+            if routes is None or routes.background is None:
+                raise
+            if not isinstance(error, Exception):
+                await routes.background.cancel()
+                raise
+            await routes.background.drain()
+            failure = routes.take_failure()
+            if failure is None:
+                raise
+            if not (self._is_interrupted or isinstance(error, StopAsyncIteration)):
+                error.add_note(f"a background handler then raised {type(failure).__name__}")
+                raise
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._run().__await__()
@@ -201,12 +260,24 @@ class Run(Listeners, ABC, Generic[E, T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        background = None if self._routes is None else self._routes.background
+        if background is not None and exc is not None and not isinstance(exc, Exception):
+            await background.cancel()
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop: close the answer that is read, cancel what runs. Idempotent, from any task."""
-        if self._is_done or self._failure is not None:
-            return
+        """Stop: close the answer that is read, cancel what runs. Idempotent, from any task.
+
+        Background handlers receive the events that wait for them.
+
+        Raises:
+            Exception: what a background handler raised, if nothing has raised it so far.
+        """
+        if not self._is_done and self._failure is None:
+            await self._close()
+        await self._drain_background()
+
+    async def _close(self) -> None:
         if hasattr(self, "_result") and not self._busy:
             self._is_done = True  # left at the last event: nothing is missing
             await self._finalise()

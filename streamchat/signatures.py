@@ -42,17 +42,18 @@ def takes_context(function: Callable[..., Any], role: str, takes: str) -> bool:
     Raises:
         TypeError: neither; the message shows its signature.
     """
+    wrong = f"must take ({takes}) or ({takes}, ctx)"
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature; they get the event
-        return False
+    except (TypeError, ValueError):
+        inner = getattr(function, "__func__", None) or getattr(function, "func", None)
+        if inspect.isfunction(inner):  # it takes less than a method, or a partial, gives it
+            raise TypeError(f"{role} {name_of(inner)}{inspect.signature(inner)} {wrong}") from None
+        return False  # some builtins have no signature; they get the event
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]
     keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if keywords or len(required) > 2 or not (positional or open_ended):
-        raise TypeError(
-            f"{role} {name_of(function)}{inspect.signature(function)} must take ({takes}) or "
-            f"({takes}, ctx)"
-        )
+        raise TypeError(f"{role} {name_of(function)}{inspect.signature(function)} {wrong}")
     return len(required) == 2

@@ -36,7 +36,7 @@ from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import Frame
 from streamchat.refusal import failed_generation, mask_key, two_consumers
-from streamchat.routes import NO_CALLS, Registration, Routes
+from streamchat.routes import NO_CALLS, BackgroundHandlers, Registration, Routes
 from streamchat.source import Source, closed, stopped_by
 from streamchat.timing import Timing
 from streamchat.views import Frames, Pieces
@@ -226,9 +226,15 @@ class ChatStream(Listeners):
                         self._blocks = iter(await self._source.receive())
                         self._busy = False
         except BaseException as error:
-            await self._fail(error)
-            raise
-        raise StopAsyncIteration
+            raised = await self._fail(error)
+            if raised is error:
+                raise
+        else:
+            raise StopAsyncIteration
+        try:
+            raise raised  # by a background handler, which stopped the stream
+        finally:
+            del raised  # its traceback holds this frame
 
     def __await__(self) -> Generator[Any, None, ChatResponse]:
         return self._run().__await__()
@@ -257,7 +263,7 @@ class ChatStream(Listeners):
             try:
                 await self._open()
             except BaseException as error:
-                await self._fail(error)
+                await self._fail(error)  # no handler has been called
                 raise
             self._busy = False
         return self
@@ -268,6 +274,12 @@ class ChatStream(Listeners):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        background = self._background
+        if background is not None and exc is not None:
+            if not isinstance(exc, Exception):
+                await background.cancel()
+            elif (failure := self._freeze().take_failure()) is not None:
+                exc.add_note(f"a background handler raised {type(failure).__name__} before")
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -275,17 +287,21 @@ class ChatStream(Listeners):
 
         A complete answer's connection is given back, which takes 100 ms at most when the server
         goes on talking; an unfinished one is closed at once, and a task that waits for the next
-        event gets a ``TransportError``.
+        event gets a ``TransportError``. Background handlers receive the events that wait for them.
+
+        Raises:
+            Exception: what a background handler raised, if nothing has raised it so far.
         """
-        if self._outcome is not None:
-            return
-        if self._source.reader.end is not None:
-            await self._finish()
-        else:
-            # First: a reader that waits would otherwise be woken with an exception that aiohttp
-            # shares between all connections, whose traceback would hold this stream for ever.
-            self._source.abort(closed())
-            self._end(closed())
+        if self._outcome is None:
+            if self._source.reader.end is not None:
+                await self._finish()
+            else:
+                # First: a reader that waits would otherwise be woken with an exception that aiohttp
+                # shares between all connections, whose traceback would hold this stream for ever.
+                self._source.abort(closed())
+                self._end(closed())
+        if self._background is not None:
+            await self._drain_background(self._background)
 
     def text(self) -> AsyncIterator[str]:
         """The answer's text, piece by piece; handlers hear all events meanwhile."""
@@ -323,9 +339,15 @@ class ChatStream(Listeners):
                 if not await self._more(raw=True):
                     break
         except BaseException as error:
-            await self._fail(error)
-            raise
-        raise StopAsyncIteration
+            raised = await self._fail(error)
+            if raised is error:
+                raise
+        else:
+            raise StopAsyncIteration
+        try:
+            raise raised  # by a background handler, which stopped the stream
+        finally:
+            del raised  # its traceback holds this frame
 
     # --- the pump --------------------------------------------------------------------------------
 
@@ -445,6 +467,8 @@ class ChatStream(Listeners):
 
     async def _wind_up(self) -> None:
         await self._finish()
+        if self._background is not None:
+            await self._drain_background(self._background)
         if isinstance(self._outcome, GenerationError):
             raise copy.copy(self._outcome)
 
@@ -452,8 +476,14 @@ class ChatStream(Listeners):
         """From here on, what is registered is what this stream uses."""
         if self._routes is None:
             own = () if self._dispatcher is None else (self._dispatcher,)
-            self._routes = routes_of((*self._plan.dispatchers, *own), self._make_context)
+            self._routes = routes_of(
+                (*self._plan.dispatchers, *own), self._make_context, self.interrupt
+            )
         return self._routes
+
+    @property
+    def _background(self) -> BackgroundHandlers | None:
+        return None if self._routes is None else self._routes.background
 
     def _make_context(self) -> Context:
         plan = self._plan
@@ -491,18 +521,48 @@ class ChatStream(Listeners):
         self._blocks = self._unchanged = _NOTHING
         self._changed = _NOTHING
 
-    async def _fail(self, error: BaseException) -> None:
-        """The only way out with an error: facts added, connection closed, ``on_error`` told."""
+    def interrupt(self) -> None:
+        """Stop for what a background handler raised: whoever asks for the next event gets that."""
+        self._blocks = self._unchanged = self._changed = _NOTHING
+        self._is_flowing = False
+        if self._outcome is None and self._source.reader.end is None:
+            self._source.abort(closed())
+
+    async def _drain_background(self, background: BackgroundHandlers) -> None:
+        """Wait until the background handlers have received all events.
+
+        Raises:
+            Exception: what one of them raised, if nothing has raised it so far.
+        """
+        await background.drain()
+        failure = self._freeze().take_failure()
+        if failure is not None:
+            self._outcome = stopped_by(failure)
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame
+
+    async def _fail(self, error: BaseException) -> BaseException:
+        """The only way out with an error: facts added, connection closed, ``on_error`` told.
+
+        Returns:
+            What is to be raised: the error, or what a background handler raised before it.
+        """
         self._busy = False
-        routes = self._routes
+        routes, background = self._routes, self._background
+        if background is not None and isinstance(error, Exception):
+            error = self._freeze().take_failure() or error
         is_theirs = routes is not None and routes.was_raised(error)
         if is_theirs or not isinstance(error, StreamChatError):
             # A handler's own exception, a cancellation, an exit: not ours to keep or to dress, and
-            # nothing may be awaited before a cancellation goes on.
+            # nothing but background handlers may be awaited before a cancellation goes on.
             self._end(stopped_by(error))
-            return
+            if background is not None:
+                await (background.drain() if isinstance(error, Exception) else background.cancel())
+            return error
         if self._told:
-            return  # raised again to whoever asks again
+            return error  # raised again to whoever asks again
         self._told = True
         # The frames below this call hold received bytes, in which a server may repeat the key; the
         # traceback then begins where the stream is consumed.
@@ -510,7 +570,12 @@ class ChatStream(Listeners):
         self._add_facts(error)
         # A copy: the original's traceback holds this stream, and both would wait for the collector.
         self._end(copy.copy(error))
+        if background is not None:
+            await background.drain()
+            if (failure := background.take_failure()) is not None:
+                error.add_note(f"a background handler then raised {type(failure).__name__}")
         await self._freeze().tell(error)
+        return error
 
     def _add_facts(self, error: StreamChatError) -> None:
         source = self._source
@@ -542,6 +607,8 @@ class ChatStream(Listeners):
         source: Source | None = getattr(self, "_source", None)
         if source is None or not source.attempts or self._outcome is not None:
             return
+        if self._background is not None:
+            self._background.cancel_soon()
         shown, unfinished = repr(self), source.reader.end is None
         source.close()
         if unfinished:

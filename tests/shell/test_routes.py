@@ -763,8 +763,8 @@ async def _async_handler(event: Any) -> None: ...
 @pytest.mark.parametrize(
     ("function", "timeout", "error", "message"),
     [
-        (_plain_handler, 1, TypeError, "needs an async handler; .* plain _plain_handler"),
-        (lambda event: _async_handler(event), 1, TypeError, "needs an async handler"),
+        (_plain_handler, 1, TypeError, "needs an async function; .* _plain_handler is plain"),
+        (lambda event: _async_handler(event), 1, TypeError, "needs an async function"),
         (_async_handler, 0, ValueError, "must be above 0 seconds, not 0"),
         (_async_handler, -1.5, ValueError, "must be above 0"),
         (_async_handler, float("nan"), ValueError, "must be above 0"),

@@ -97,6 +97,8 @@ STYLES = {
     "frames": _frames,
     "async with, slow": _in_own_time,
     "async handlers": _await,
+    "background handlers": _await,
+    "handlers with every=": _await,
     "async with, left at message-end": _leave_at_the_end,
 }
 
@@ -181,10 +183,19 @@ def _stream(transport: SimTransport, *dispatchers: Dispatcher) -> ChatStream:
     )
 
 
-def _handlers(heard: list[Any]) -> Dispatcher:
+OPTIONS: dict[str, dict[str, Any]] = {
+    "async handlers": {},
+    # A full queue, so that there is a wait for room in it.
+    "background handlers": {"background": True, "max_queue": 2},
+    # Longer than anything here: what is held back is held back until a block ends.
+    "handlers with every=": {"every": 1000.0, "max_queue": 2},
+}
+
+
+def _handlers(heard: list[Any], style: str) -> Dispatcher:
     dispatcher = Dispatcher()
 
-    @dispatcher.on_event
+    @dispatcher.on_event(**OPTIONS[style])
     async def slow(event: Any) -> None:
         heard.append(seen_event(event))
         await asyncio.sleep(0.015)
@@ -194,6 +205,19 @@ def _handlers(heard: list[Any]) -> Dispatcher:
         await asyncio.sleep(0.015)
 
     return dispatcher
+
+
+def letters(seen: list[Any]) -> list[Any]:
+    """Seen events with the text of deltas a letter each: the same however they were joined."""
+    taken_apart: list[Any] = []
+    for each in seen:
+        kind, *where = each
+        if kind.endswith("-delta"):
+            texts = where[2:] if kind == "content-delta" else where[-1:]
+            taken_apart += [(kind, where[: -len(texts)], c) for text in texts for c in text]
+        else:
+            taken_apart.append(each)
+    return taken_apart
 
 
 class Run:
@@ -220,7 +244,7 @@ class Run:
         return self.suspensions >= self.n
 
     async def main(self) -> None:
-        dispatchers = [_handlers(self.heard)] if self.style == "async handlers" else []
+        dispatchers = [_handlers(self.heard, self.style)] if self.style in OPTIONS else []
         stream = _stream(self.transport, *dispatchers)
         driven = Driven(STYLES[self.style](stream, self.got), self.n, self.how)
 
@@ -274,8 +298,13 @@ class Run:
         self.problems += [f"warned: {each.message}" for each in warned]
         self.problems += [f"left: {each}" for each in [*left, *timers]]
         expected = self.sent
+        if self.style == "handlers with every=":
+            self.heard, expected = letters(self.heard), letters(self.sent)
         if self.heard != expected[: len(self.heard)]:
             self.problems.append(f"heard {self.heard}")
+        if self.raised is None and self.style in OPTIONS and self.heard != expected:
+            self.problems.append(f"lost for the handler: {self.heard}")
+        expected = self.sent
         events = "text" not in self.style and self.style != "frames"
         if events and self.got != expected[: len(self.got)]:
             self.problems.append(f"got {self.got}")

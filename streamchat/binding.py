@@ -1,0 +1,134 @@
+"""Registrations bound to one stream: a table of what to call for each event class."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import attrs
+
+from streamchat.background import FLUSHING_EVENTS, Background
+from streamchat.context import Context
+from streamchat.routes import NO_CALLS, Call, Registration, Routes, Table
+
+__all__ = ["KeptTable", "compile_routes"]
+
+
+@attrs.define(eq=False)
+class KeptTable:
+    """The last table of calls that streams of a dispatcher used; the next ones mostly use the same.
+
+    A waiting stream with a table of its own would be a twentieth larger (benchmarks/memory.py).
+    """
+
+    last: tuple[Sequence[Registration], Table] | None = None
+    """Both in one, because streams in other threads may read it now."""
+
+
+def compile_routes(
+    registrations: Sequence[Registration],
+    make_context: Callable[[], Context],
+    interrupt: Callable[[], None],
+    kept: KeptTable | None = None,
+) -> Routes:
+    """Freeze registrations into what one stream uses.
+
+    Args:
+        registrations: in the order in which they are called.
+        make_context: called if one of them takes a context.
+        interrupt: a method of the stream that makes it ask for the failure of a background handler.
+        kept: where a table is found and left, unless something in it is for this stream alone.
+    """
+    takes_context = any(registration.takes_context for registration in registrations)
+    context = make_context() if takes_context else None
+    background = None
+    errors = _calls("on_error handler", registrations, context)
+    middleware = _calls("event middleware", registrations, context)
+    if any(registration.background for registration in registrations):
+        background = Background(interrupt, errors)
+    is_own = takes_context or background is not None or any(each.once for each in registrations)
+    if is_own or kept is None:
+        return Routes(_table(registrations, context, background), errors, middleware, background)
+    last = kept.last
+    if last is None or last[0] != registrations:
+        last = kept.last = registrations, _table(registrations, context, None)
+    return Routes(last[1], errors, middleware)
+
+
+def _calls(
+    role: str, registrations: Sequence[Registration], context: Context | None
+) -> tuple[Call, ...]:
+    return tuple(_bind(entry, context, None) for entry in registrations if entry.role == role)
+
+
+def _table(
+    registrations: Sequence[Registration], context: Context | None, background: Background | None
+) -> Table:
+    table: dict[type, tuple[Call, ...]] = {}
+
+    def add(event_class: type, call: Call) -> None:
+        table[event_class] = (*table.get(event_class, ()), call)
+
+    for registration in registrations:
+        if registration.role == "handler":
+            call = _bind(registration, context, background)
+            for event_class in registration.types:
+                add(event_class, call)
+            if registration.every is not None and background is not None:
+                flush: Call = background.last_added.flush_at, False, registration
+                for event_class in FLUSHING_EVENTS - {*registration.types}:
+                    add(event_class, flush)
+    return {**NO_CALLS, **table} if table else NO_CALLS
+
+
+def _bind(
+    registration: Registration, context: Context | None, background: Background | None
+) -> Call:
+    """The function as one of the event alone."""
+    function, is_async = registration.function, registration.is_async
+    call: Callable[[Any], Any] = function
+    if context is not None and registration.takes_context:
+        call = _with_context(function, context)
+    if registration.timeout is not None:
+        call = _limited(call, registration.timeout, registration.name)
+    if registration.background and background is not None:
+        # What is called in the stream's own task puts the event into the handler's queue.
+        call, is_async = background.add(call, registration).put, False
+    if registration.where is None and not registration.once:
+        return call, is_async, registration
+    # Not awaited unless it is called: whether it is a coroutine is seen from what it returns.
+    return _filtered(call, registration), False, registration
+
+
+def _with_context(function: Callable[..., Any], context: Context) -> Callable[[Any], Any]:
+    return lambda event: function(event, context)
+
+
+def _filtered(call: Callable[[Any], Any], registration: Registration) -> Callable[[Any], Any]:
+    where, spent = registration.where, False
+
+    def filtered(event: Any) -> Any:
+        nonlocal spent
+        if spent or (where is not None and not where(event)):
+            return None
+        spent = registration.once
+        return call(event)
+
+    return filtered
+
+
+def _limited(
+    call: Callable[[Any], Awaitable[Any]], seconds: float, name: str
+) -> Callable[[Any], Awaitable[Any]]:
+    async def limited(event: Any) -> Any:
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                return await call(event)
+        except TimeoutError:
+            if not scope.expired():
+                raise  # the handler's own
+        raise TimeoutError(f"handler {name} took longer than its timeout of {seconds:g} s")
+
+    return limited
