@@ -47,14 +47,22 @@ def passed_on(event: Event) -> Event:
 
 def ten(client: Client) -> None:
     """As many as a large product has for one event."""
+
+    async def another(event: ContentDelta) -> None:
+        pass
+
     for _ in range(10):
-        client.on_content_delta(heard)
+        client.on_content_delta(another)
 
 
 def two_middlewares(client: Client) -> None:
     """Each event goes through both."""
+
+    def another(event: Event) -> Event:
+        return event
+
     client.event_middleware(passed_on)
-    client.event_middleware(passed_on)
+    client.event_middleware(another)
 
 
 LISTENERS: dict[str, Callable[[Client], object]] = {
@@ -74,6 +82,8 @@ LISTENERS: dict[str, Callable[[Client], object]] = {
     "one async, where= is true": lambda client: client.on_content_delta(
         where=lambda event: event.index == 0
     )(heard),
+    "one async, background=True": lambda client: client.on_content_delta(background=True)(heard),
+    "one async, every=0.1": lambda client: client.on_content_delta(every=0.1)(heard),
     "one event middleware": lambda client: client.event_middleware(passed_on),
     "two event middlewares": two_middlewares,
 }

@@ -43,6 +43,7 @@ from streamchat.protocol.request import (
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
 from streamchat.routes import Registration
+from streamchat.signatures import is_defined_again, warn_of_replacing
 from streamchat.stream import ChatStream
 from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 
@@ -533,7 +534,12 @@ class Client(Listeners):
             TypeError: at registration, if it is async or takes other parameters.
         """
         checked_middleware(function)
-        self._middleware.append(function)
+        again = [each for each in self._middleware if is_defined_again(each, function)]
+        if again:
+            self._middleware[self._middleware.index(again[0])] = function
+            warn_of_replacing("middleware", function)
+        else:
+            self._middleware.append(function)
         self._make = chain(self._middleware)
         return function
 
@@ -547,14 +553,18 @@ class Client(Listeners):
         self._dispatcher.include(other)
 
     def remove(self, registered: Callable[..., Any] | Dispatcher | Handler) -> None:
-        """Take back a function, or an included dispatcher or handler; see :meth:`Dispatcher.remove`.
+        """Take back a handler function, middleware, or an included dispatcher or handler.
 
-        Streams that have begun to hand out events keep it.
+        See :meth:`Dispatcher.remove`. Streams that have begun to hand out events keep it.
 
         Raises:
             ValueError: it is not registered with this client.
         """
-        self._dispatcher.remove(registered)
+        if registered in self._middleware:
+            self._middleware = [each for each in self._middleware if each != registered]
+            self._make = chain(self._middleware)
+        else:
+            self._dispatcher.remove(registered)
 
     def add(self, registration: Registration) -> None:
         """Register for every stream of this client; the decorators call it."""

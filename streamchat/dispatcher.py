@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
@@ -34,7 +33,14 @@ from streamchat.protocol.events import (
     UnknownEvent,
 )
 from streamchat.routes import ALL_EVENTS, MAX_QUEUE, Registration, Role, Routes
-from streamchat.signatures import checked_callable, is_async, name_of, takes_context
+from streamchat.signatures import (
+    checked_callable,
+    is_async,
+    is_defined_again,
+    name_of,
+    takes_context,
+    warn_of_replacing,
+)
 from streamchat.steps import STEP_CLASSES, StepEnd, StepStart, ToolResult
 
 __all__ = ["Context", "Dispatcher", "Handler", "Listeners", "StreamView", "routes_of"]
@@ -426,46 +432,21 @@ class Dispatcher(Listeners):
         self._entries[again[0]] = registration
         for position in reversed(again[1:]):
             del self._entries[position]
-        warnings.warn(
-            f"{registration.role} {registration.name} was registered before, and replaces what was "
-            "registered then; to keep both, give the second one another name",
-            stacklevel=_levels_outside(),
-        )
+        warn_of_replacing(registration.role, registration.function)
 
 
 def _is_again(old: Registration, new: Registration) -> bool:
     """Whether a function is registered a second time for the same events.
 
-    The same function with other options is meant to be called twice; another one under the same name is
-    what running its definition again makes.
+    The same function with other options is meant to be called twice.
     """
-    if (old.role, old.types) != (new.role, new.types) or not _is_of_module(new.function):
+    if (old.role, old.types) != (new.role, new.types):
         return False
-    if old.function is new.function:
-        return attrs.astuple(old, recurse=False) == attrs.astuple(new, recurse=False)
-    return _is_of_module(old.function) and _address(old.function) == _address(new.function)
-
-
-def _is_of_module(function: Any) -> bool:
-    """Whether a ``def`` of its own at the top of a module made it: no lambda, method or wrapper."""
-    return (
-        inspect.isfunction(function)
-        and function.__qualname__ == function.__code__.co_qualname
-        and (function.__qualname__.isidentifier())
-    )
-
-
-def _address(function: Any) -> tuple[str, str]:
-    return function.__module__, function.__qualname__
-
-
-def _levels_outside() -> int:
-    """How many frames up a warning belongs: where a function outside of this package registers."""
-    frame = inspect.currentframe()
-    levels = 0
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("streamchat."):
-        frame, levels = frame.f_back, levels + 1
-    return levels
+    if old.function is new.function and attrs.astuple(old, recurse=False) != attrs.astuple(
+        new, recurse=False
+    ):
+        return False
+    return is_defined_again(old.function, new.function)
 
 
 @attrs.frozen(eq=False, repr=False)

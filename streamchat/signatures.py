@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["checked_callable", "is_async", "name_of", "takes_context"]
+__all__ = [
+    "checked_callable",
+    "is_async",
+    "is_defined_again",
+    "name_of",
+    "takes_context",
+    "warn_of_replacing",
+]
 
 
 def name_of(function: Any) -> str:
@@ -57,3 +65,32 @@ def takes_context(function: Callable[..., Any], role: str, takes: str) -> bool:
     if keywords or len(required) > 2 or not (positional or open_ended):
         raise TypeError(f"{role} {name_of(function)}{inspect.signature(function)} {wrong}")
     return len(required) == 2
+
+
+def is_defined_again(old: Any, new: Any) -> bool:
+    """Whether two are one function of a module: the same, or what running its definition again made."""
+    return (
+        _is_of_module(old)
+        and _is_of_module(new)
+        and (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
+    )
+
+
+def _is_of_module(function: Any) -> bool:
+    """Whether a ``def`` at the top of a module made it; no lambda, method or wrapper."""
+    if not inspect.isfunction(function):
+        return False
+    name = function.__qualname__
+    return name.isidentifier() and name == function.__code__.co_qualname
+
+
+def warn_of_replacing(role: str, function: Any) -> None:
+    """Say that a function took the place of its earlier self, where the caller registered it."""
+    frame, levels = inspect.currentframe(), 0
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("streamchat."):
+        frame, levels = frame.f_back, levels + 1
+    warnings.warn(
+        f"{role} {name_of(function)} was registered before and takes the place of what was registered "
+        "then; to keep both, give one of them another name",
+        stacklevel=levels + 1,
+    )

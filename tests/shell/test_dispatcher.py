@@ -28,6 +28,7 @@ from streamchat import (
 from streamchat.protocol.events import EVENT_CLASSES
 from tests.fakes import Answer, make_stream
 from tests.frames import body, cited, failed, pieces, plain, thinking, tools
+from tests.shell.test_middleware import client_over
 
 
 async def _hear(events: list[Event], *handlers: Dispatcher | Handler, data: Any = None) -> None:
@@ -341,6 +342,95 @@ def test_a_method_of_the_wrong_shape_is_refused_at_class_definition(parameters: 
     """Not only when it is first used."""
     with pytest.raises(TypeError, match="must take"):
         exec(f"class Bad(Handler):\n def on_content_delta({parameters}): ...", {"Handler": Handler})
+
+
+# --- registered again ----------------------------------------------------------------------------
+
+CELL = """
+@client.on_content_delta{options}
+async def show(event):
+    log.append({says!r})
+"""
+"""What somebody runs, changes and runs again."""
+
+
+def _cell(client: Any, log: list[str], says: str, options: str = "") -> dict[str, Any]:
+    names: dict[str, Any] = {"client": client, "log": log, "__name__": "notebook"}
+    exec(CELL.format(says=says, options=options), names)
+    return names
+
+
+async def test_a_function_that_is_defined_again_takes_its_earlier_place() -> None:
+    """A notebook cell that is run twice; those registered around it keep their order."""
+    dispatcher, log = Dispatcher(), []
+    _cell(dispatcher, log, "first")
+    dispatcher.on_content_delta(lambda event: log.append("after"))
+    with pytest.warns(UserWarning, match="handler show was registered before") as warned:
+        _cell(dispatcher, log, "second", "(where=lambda event: True)")
+    assert warned[0].filename == "<string>", "it points to the cell"
+    await _hear(plain("a"), dispatcher)
+    assert log == ["second", "after"]
+
+
+@pytest.mark.parametrize("owner", ["client", "stream", "run"])
+async def test_a_client_a_stream_and_a_run_do_so_too(owner: str) -> None:
+    client, _ = client_over(Answer(body(plain("a"))))
+    run = client.run_tools("Hi", tools=[_a_tool]) if owner == "run" else None
+    stream = run or client.chat_stream("Hi")
+    log: list[str] = []
+    _cell(client if owner == "client" else stream, log, "first")
+    with pytest.warns(UserWarning, match="was registered before"):
+        _cell(client if owner == "client" else stream, log, "second")
+    await stream
+    assert log == ["second"]
+
+
+def _a_tool() -> str:
+    """Says nothing."""
+    return ""
+
+
+async def test_all_that_the_earlier_definition_registered_is_replaced() -> None:
+    """With the same events: stacked decorators with other filters, run twice."""
+    dispatcher, log = Dispatcher(), []
+    stacked = "(where=lambda event: True)\n@client.on_content_delta(once=True)"
+    _cell(dispatcher, log, "first", stacked)
+    assert len(dispatcher.registrations()) == 2
+    with pytest.warns(UserWarning, match="was registered before"):
+        _cell(dispatcher, log, "second", stacked)
+    await _hear(plain("a"), dispatcher)
+    assert log == ["second", "second"]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_what_is_meant_twice_is_called_twice() -> None:
+    """Other events, other options, other modules; methods, lambdas, closures and partials."""
+    dispatcher, log = Dispatcher(), []
+    show = _cell(dispatcher, log, "show")["show"]
+    dispatcher.on_message_start(show)
+    dispatcher.on_content_delta(once=True)(show)
+    other: dict[str, Any] = {"client": dispatcher, "log": log, "__name__": "another"}
+    exec(CELL.format(says="other", options=""), other)
+    for each in (_Counter(), _Counter()):
+        dispatcher.on_content_delta(each.hear)
+        dispatcher.on_content_delta(lambda event: log.append("lambda"))
+        dispatcher.on_content_delta(functools.partial(show))
+        dispatcher.on_content_delta(functools.wraps(show)(lambda event: log.append("wrapper")))
+    await _hear(plain("a"), dispatcher)
+    assert sorted(log) == sorted(["show"] * 3 + ["other"] + ["lambda", "wrapper", "show"] * 2)
+
+
+async def test_middleware_that_is_defined_again_takes_its_earlier_place() -> None:
+    cell = (
+        "@client.middleware\ndef around(request, send):\n log.append(says)\n return send(request)"
+    )
+    client, _ = client_over(Answer(body(plain("a"))))
+    log: list[str] = []
+    exec(cell, {"client": client, "log": log, "says": "first", "__name__": "notebook"})
+    with pytest.warns(UserWarning, match="middleware around was registered before"):
+        exec(cell, {"client": client, "log": log, "says": "second", "__name__": "notebook"})
+    await client.chat("Hi")
+    assert log == ["second"]
 
 
 # --- removal -------------------------------------------------------------------------------------
@@ -691,3 +781,32 @@ async def test_decorators_return_the_function_unchanged() -> None:
     assert dispatcher.on_content_delta(once=True)(handler) is handler
     assert dispatcher.on(MessageEnd)(handler) is handler
     assert dispatcher.on_error(ValueError)(handler) is handler
+
+
+async def test_a_client_takes_back_what_it_was_given() -> None:
+    """Functions, middleware, and what was included."""
+    client, _ = client_over(Answer(body(plain("a"))), Answer(body(plain("a"))))
+    log: list[Any] = []
+    inner = Dispatcher()
+    inner.on_message_start(log.append)
+
+    def around(request: Any, send: Any) -> Any:
+        log.append("around")
+        return send(request)
+
+    client.on_message_start(log.append)
+    client.event_middleware(_unchanged)
+    client.middleware(around)
+    client.include(inner)
+    await client.chat("Hi")
+    assert len(log) == 3
+    for each in (log.append, _unchanged, around, inner):
+        client.remove(each)
+        with pytest.raises(ValueError, match="is not registered here"):
+            client.remove(each)
+    await client.chat("Hi")
+    assert len(log) == 3
+
+
+def _unchanged(event: Event) -> Event:
+    return event
