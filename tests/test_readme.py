@@ -46,8 +46,8 @@ async def test_every_program_of_the_readme_runs(number: int, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 async def test_every_example_runs(example: Path, tmp_path: Path) -> None:
-    """Examples are under 60 lines and run without an argument."""
-    assert len(example.read_text(encoding="utf-8").splitlines()) < 60
+    """Examples are short and run without an argument."""
+    assert len(example.read_text(encoding="utf-8").splitlines()) < 90
     async with LocalServer() as server:
         code, out, err = await run(
             sys.executable, str(example), folder=tmp_path, CO_API_KEY="k", CO_API_URL=server.url
