@@ -171,7 +171,9 @@ class _Transport:
     def attach(self, user: object) -> None:
         pass
 
-    async def open(self, headers: object, body: bytes, *, connect_timeout: object) -> _Answer:
+    async def open(
+        self, headers: object, body: bytes, *, connect_timeout: object, use: object
+    ) -> _Answer:
         return _Answer(self._chunks)
 
 

@@ -27,7 +27,7 @@ from streamchat.protocol.errors import (
 from streamchat.protocol.events import MessageEnd
 from streamchat.protocol.reader import EventReader, Item
 from streamchat.refusal import failed_generation, refusal, timed_out
-from streamchat.transport import Exchange, passage
+from streamchat.transport import ConnectionUse, Exchange
 from streamchat.watchdog import Watchdog
 
 __all__ = ["Source", "closed", "stopped_by"]
@@ -83,7 +83,7 @@ class Source:
         self._received = 0
         # How long the wait for the next event has been, if unknown events came in between.
         self._waited = 0.0
-        self.reader = EventReader(plan.max_event_bytes)
+        self.reader = EventReader(plan.max_event_bytes, used_call_ids=plan.used_call_ids)
         """The reader of the current attempt; its blocks are those that this source returns."""
         self.attempts = 0
         """How many times the request was sent; a stale connection's replacement is not counted."""
@@ -129,7 +129,10 @@ class Source:
         if (aborted := await self._wait_for_turn()) is not None:
             raise aborted
         watchdog = self._watchdog = Watchdog(
-            plan.timeout, clock=plan.clock, loop=asyncio.get_running_loop()
+            plan.timeout,
+            clock=plan.clock,
+            loop=asyncio.get_running_loop(),
+            host=plan.transport.host,
         )
         while True:
             self.attempts += 1
@@ -180,17 +183,20 @@ class Source:
         plan = self._plan
         self._exchange = self.first_byte_at = self.arrived = None
         self._received = 0
-        watchdog.begin_attempt()
         exchange = await self._exchange_or_failure(watchdog)
         if isinstance(exchange, StreamChatError):
+            watchdog.stop()
             return exchange
         self._exchange = exchange
         if self._aborted is not None:
+            watchdog.stop()
             exchange.close()
             return self._aborted
         self.first_byte_at = plan.clock()
-        watchdog.watch(exchange, plan.transport.host)
-        failure = await refusal(exchange, sent=plan.headers, now=plan.wall_clock)
+        watchdog.watch(exchange)
+        failure: StreamChatError | None = None
+        if exchange.status != 200:
+            failure = await refusal(exchange, sent=plan.headers, now=plan.wall_clock)
         if failure is None:
             try:
                 items, failure = await self._first_event(exchange)
@@ -205,6 +211,32 @@ class Source:
         exchange.close()
         return failure
 
+    async def _exchange_or_failure(self, watchdog: Watchdog) -> Exchange | StreamChatError:
+        """Status and headers, or why there are none."""
+        plan, use = self._plan, ConnectionUse()
+        task = asyncio.current_task()
+        assert task is not None  # as aiohttp has it
+        cancelling = task.cancelling()
+        watchdog.begin_attempt(task)
+        exchange: Exchange | StreamChatError
+        try:
+            exchange = await plan.transport.open(
+                plan.headers, self._body, connect_timeout=plan.timeout.connect, use=use
+            )
+        except StreamChatError as error:
+            exchange = error
+        except asyncio.CancelledError:
+            # Ours, or somebody else's, or both: as asyncio.timeout() tells them apart.
+            if not watchdog.is_interrupting or task.uncancel() > cancelling:
+                raise
+            if self._aborted is not None or watchdog.passed is None:
+                return self._aborted or closed()
+            phase, seconds = watchdog.passed
+            return timed_out(plan.transport.host, phase, seconds, queued=use.queued)
+        if watchdog.is_interrupting:
+            task.uncancel()  # too late to interrupt
+        return exchange
+
     async def _first_event(
         self, exchange: Exchange
     ) -> tuple[Sequence[Item], StreamChatError | None]:
@@ -215,11 +247,13 @@ class Source:
             return (), await not_an_answer(
                 exchange, plan.transport.host, sent=plan.headers, head=head
             )
-        self.reader = reader = EventReader(
-            plan.max_event_bytes,
-            lines=framing is Framing.JSON_LINES,
-            used_call_ids=plan.used_call_ids,
-        )
+        if self.attempts > 1 or framing is Framing.JSON_LINES:
+            self.reader = EventReader(
+                plan.max_event_bytes,
+                lines=framing is Framing.JSON_LINES,
+                used_call_ids=plan.used_call_ids,
+            )
+        reader = self.reader
         items: list[Item] = []
         size = 0
         latest = await self.receive(head)
@@ -242,26 +276,6 @@ class Source:
             # Without another try it is an event like any other, and handlers receive it.
             return items, None if is_last or error is None or not is_retryable(error) else error
         return (), self._truncated("the stream said [DONE] before its first event")
-
-    async def _exchange_or_failure(self, watchdog: Watchdog) -> Exchange | StreamChatError:
-        """Status and headers, or why there are none."""
-        plan, due = self._plan, watchdog.due()
-        seconds = None if due is None else max(0.0, due[0] - plan.clock())
-        try:
-            with passage() as way:
-                exchange = await self._bounded(
-                    plan.transport.open(
-                        plan.headers, self._body, connect_timeout=plan.timeout.connect
-                    ),
-                    seconds,
-                )
-        except StreamChatError as error:
-            return error
-        if exchange is not None:
-            return exchange
-        if self._aborted is not None or due is None:
-            return self._aborted or closed()
-        return timed_out(plan.transport.host, due[1], due[2], queued=way.queued)
 
     async def _bounded(self, work: Awaitable[T], seconds: float | None) -> T | None:
         """The result, or ``None`` when the seconds are over or :meth:`abort` was called."""
@@ -375,6 +389,8 @@ class Source:
     def abort(self, error: TransportError) -> None:
         """Close the connection now, and let whoever waits for it raise ``error``."""
         self._aborted = self._aborted or error
+        if self._watchdog is not None:
+            self._watchdog.interrupt()
         self._stop_watching()
         if self._exchange is not None:
             self._exchange.abort(error)

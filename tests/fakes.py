@@ -92,7 +92,12 @@ class FakeTransport:
         self.users = [*self.users, user]
 
     async def open(
-        self, headers: Mapping[str, str], body: bytes, *, connect_timeout: float | None
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_timeout: float | None,
+        use: Any = None,
     ) -> Answer:
         self.requests.append((headers, body))
         self.opened_at.append(asyncio.get_running_loop().time())

@@ -23,12 +23,12 @@ from multidict import CIMultiDict, istr
 from streamchat.credentials import Secret, Veiled, reveal
 from streamchat.protocol.errors import StreamChatError, TransportError
 from streamchat.transport.connections import (
+    ConnectionUse,
     Connector,
     Keeper,
-    Passage,
+    RequestTimeout,
     Session,
     new_session,
-    passage,
     reason_of_loss,
     speaks_tls,
 )
@@ -46,11 +46,11 @@ __all__ = [
     "ERROR_BODY_BYTES",
     "LOOPBACK",
     "Abortable",
+    "ConnectionUse",
     "Exchange",
     "Session",
     "SslContext",
     "Transport",
-    "passage",
 ]
 
 SslContext = ssl_module.SSLContext
@@ -121,32 +121,47 @@ class Transport:
         self.closed = False
 
     async def open(
-        self, headers: Mapping[str, str], body: bytes, *, connect_timeout: float | None
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_timeout: float | None,
+        use: ConnectionUse | None = None,
     ) -> Exchange:
         """Send the request and return when status and headers are there.
 
         A stale pooled connection is replaced once at no cost: the server closed it while it was
-        idle, so it never saw the request (faults.md F17).
+        idle, so it never saw the request.
+
+        Args:
+            headers: of the request.
+            body: as it is sent.
+            connect_timeout: seconds.
+            use: is told how the request gets its connection.
 
         Raises:
             ConnectError, TransportError, StreamTimeoutError(phase="connect"), ProtocolError
         """
-        with passage() as way:
-            try:
-                return await self._post(way, headers, body, connect_timeout)
-            except TransportError as error:
-                if error.kind != "reset":
-                    raise
-                failure = error
-            try:
-                if not way.used:
-                    raise await self._explained(failure)
-                connector = (await self._session()).connector
-                if isinstance(connector, Connector):
-                    connector.distrust_idle()
-                return await self._post(way, headers, body, connect_timeout)
-            finally:
-                del failure  # its traceback holds this frame: no cycle through it
+        use = ConnectionUse() if use is None else use
+        try:
+            return await self._post(use, headers, body, connect_timeout)
+        except TransportError as error:
+            if error.kind != "reset":
+                raise
+            failure = error
+        finally:
+            was_used, use.protocol, use.lost = use.used, None, None  # no cycle through it
+        try:
+            if not was_used:
+                raise await self._explained(failure)
+            session = self._ready_session()
+            connector = None if session is None else session.connector
+            if isinstance(connector, Connector):
+                connector.distrust_idle()
+            return await self._post(use, headers, body, connect_timeout)
+        finally:
+            use.protocol = use.lost = None
+            del failure  # its traceback holds this frame: no cycle through it
 
     async def _explained(self, failure: TransportError) -> TransportError:
         """Why a new connection was closed unanswered, if that is to be known.
@@ -171,12 +186,15 @@ class Transport:
 
     async def _post(
         self,
-        way: Passage,
+        use: ConnectionUse,
         headers: Mapping[str, str],
         body: bytes,
         connect_timeout: float | None,
     ) -> Exchange:
-        session, started = await self._session(), self._clock()
+        session = self._ready_session()
+        if session is None:
+            session = await self._new_session()
+        started = self._clock()
         failure: StreamChatError | None = None
         caught: Exception | None = None
         try:
@@ -191,21 +209,21 @@ class Transport:
                 proxy_headers=self._proxy.headers,
                 raise_for_status=False,
                 ssl=self._ssl,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout),
+                timeout=RequestTimeout.of(connect_timeout, use),
             )
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             caught = error
         else:
             self._scheme_is_sure = True
             ambiguous = len(set(response.headers.getall(hdrs.CONTENT_LENGTH, ()))) > 1
-            if (ambiguous or response.status == 101) and way.protocol is not None:
+            if (ambiguous or response.status == 101) and use.protocol is not None:
                 # Where this answer ends is unclear, but the Python parser may have seen an end and
                 # given the connection back: response.close() alone would leave it in the pool.
-                way.protocol.abort()
+                use.protocol.abort()
             if not ambiguous:
                 # What broke behind the headers before we got them: the response has let go of its
                 # connection then, and could not say.
-                malformed = is_malformed(way.protocol)
+                malformed = is_malformed(use.protocol)
                 facts = response, self.host, self._clock, started
                 if hdrs.CONTENT_ENCODING in response.headers:
                     coding = codings(response.headers.getall(hdrs.CONTENT_ENCODING))
@@ -218,10 +236,10 @@ class Transport:
             if caught is not None:
                 if (
                     self._secure
-                    and not way.used
+                    and not use.used
                     and isinstance(caught, aiohttp.ClientConnectionError)
                 ):
-                    reason = await reason_of_loss(way)
+                    reason = await reason_of_loss(use)
                     if reason is not None and is_alert(reason):
                         caught = reason
                     del reason
@@ -296,18 +314,21 @@ class Transport:
         """Whether a session of ours is open in a loop that still runs."""
         return any(not loop.is_closed() for loop in self._keepers)
 
-    async def _session(self) -> Session:
-        """The session of the running loop, made on first use."""
+    def _ready_session(self) -> Session | None:
+        """The session of the running loop; ``None`` if there is none yet."""
         if self.closed:
             raise closed_client()
         if self._own_session is not None:
             return self._own_session
         self._leave_parent()
-        loop = asyncio.get_running_loop()
-        keeper = self._keepers.get(loop)
-        if keeper is None:
-            for ended in [other for other in self._keepers if other.is_closed()]:
-                del self._keepers[ended]
-            keeper = self._keepers[loop] = Keeper(new_session(self._max_connections))
-            await keeper.start()
+        keeper = self._keepers.get(asyncio.get_running_loop())
+        return None if keeper is None else keeper.session
+
+    async def _new_session(self) -> Session:
+        """A session for the running loop."""
+        for ended in [other for other in self._keepers if other.is_closed()]:
+            del self._keepers[ended]
+        keeper = Keeper(new_session(self._max_connections))
+        self._keepers[asyncio.get_running_loop()] = keeper
+        await keeper.start()
         return keeper.session

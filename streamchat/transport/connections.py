@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -21,12 +21,12 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 __all__ = [
+    "ConnectionUse",
     "Connector",
     "Keeper",
-    "Passage",
+    "RequestTimeout",
     "Session",
     "new_session",
-    "passage",
     "reason_of_loss",
     "speaks_tls",
 ]
@@ -44,8 +44,8 @@ PROBE_SECONDS = 0.25
 
 
 @attrs.define(eq=False)
-class Passage:
-    """How a request got its connection; the connector writes it down while it works."""
+class ConnectionUse:
+    """How one request got its connection; the connector writes it down."""
 
     queued: int = 0
     """While it waits for a connection to come free: how many there may be. Else 0."""
@@ -58,26 +58,24 @@ class Passage:
     protocol has no more than what it told the request, which can be an error of writing."""
 
 
-_passage: ContextVar[Passage | None] = ContextVar("streamchat_passage", default=None)
+class RequestTimeout(aiohttp.ClientTimeout):
+    """The limits of one request for aiohttp, and where the connector writes down what it did.
 
-
-@contextmanager
-def passage() -> Generator[Passage]:
-    """Note how the request that is made inside, in this task, gets its connection.
-
-    Inside another one it is that one: whoever set the limits learns what the time went into.
+    A request's limits are the one thing of the caller's that aiohttp hands to the connector as it is; a
+    context variable would stay with the connection, and cost more.
     """
-    outer = _passage.get()
-    if outer is not None:
-        yield outer
-        return
-    way = Passage()
-    token = _passage.set(way)
-    try:
-        yield way
-    finally:
-        _passage.reset(token)
-        way.protocol = way.lost = None  # the loop keeps this context with the connection: no cycle
+
+    use: ConnectionUse
+
+    @classmethod
+    def of(cls, connect: float | None, use: ConnectionUse) -> RequestTimeout:
+        """Limits of a request: ``connect`` in seconds, none for the rest, which we watch ourselves."""
+        timeout = cls(total=None, sock_connect=connect)
+        object.__setattr__(timeout, "use", use)  # its base is frozen
+        return timeout
+
+
+_queueing: ContextVar[ConnectionUse | None] = ContextVar("streamchat_queueing", default=None)
 
 
 class Connector(aiohttp.TCPConnector):
@@ -97,6 +95,18 @@ class Connector(aiohttp.TCPConnector):
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
         """A connection that is clean, as far as can be known."""
+        use: ConnectionUse | None = getattr(timeout, "use", None)
+        # The queue in front of a full pool is told nothing of the request.
+        token = _queueing.set(use) if self.limit else None
+        try:
+            return await self._clean_connection(req, traces, timeout, use)
+        finally:
+            if token is not None:
+                _queueing.reset(token)
+
+    async def _clean_connection(
+        self, req: Any, traces: Any, timeout: Any, use: ConnectionUse | None
+    ) -> Any:
         while True:
             connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
@@ -106,23 +116,22 @@ class Connector(aiohttp.TCPConnector):
             if protocol.should_close or (generation is not None and generation < self._generation):
                 connection.close()
                 continue
-            way = _passage.get()
-            if way is not None:
-                way.used, way.protocol = generation is not None, protocol
-                way.lost = protocol.closed if req.is_ssl() else None
-                if way.lost is not None and not way.used:
-                    way.lost.add_done_callback(_retrieve)
+            if use is not None:
+                use.used, use.protocol = generation is not None, protocol
+                use.lost = protocol.closed if req.is_ssl() else None
+                if use.lost is not None and not use.used:
+                    use.lost.add_done_callback(_retrieve)
             self._used_in[protocol] = self._generation
             return connection
 
     async def _wait_for_available_connection(self, key: Any, traces: Any) -> None:
         """The queue in front of a full pool; who is cancelled in it has been waiting for it."""
-        way = _passage.get()
-        if way is not None:
-            way.queued = self.limit
+        use = _queueing.get()
+        if use is not None:
+            use.queued = self.limit
         await super()._wait_for_available_connection(key, traces)
-        if way is not None:
-            way.queued = 0
+        if use is not None:
+            use.queued = 0
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
         """A new connection, name resolution included: aiohttp's own limit begins after it."""
@@ -205,19 +214,19 @@ def _retrieve(lost: asyncio.Future[None]) -> None:
         lost.exception()
 
 
-async def reason_of_loss(way: Passage) -> Exception | None:
+async def reason_of_loss(use: ConnectionUse) -> Exception | None:
     """Why a connection was lost, if the event loop says it.
 
     A request that is being written may fail first, without a reason: uvloop closes a transport on a TLS
     alert before it tells the protocol about the alert, and a large body meets a closed socket on asyncio.
     """
     reason: BaseException | None = None
-    if way.lost is not None:
-        await asyncio.wait([way.lost], timeout=LOSS_SECONDS)
-        if way.lost.done() and not way.lost.cancelled():
-            reason = way.lost.exception()
-    if reason is None and way.protocol is not None:
-        reason = way.protocol.exception()
+    if use.lost is not None:
+        await asyncio.wait([use.lost], timeout=LOSS_SECONDS)
+        if use.lost.done() and not use.lost.cancelled():
+            reason = use.lost.exception()
+    if reason is None and use.protocol is not None:
+        reason = use.protocol.exception()
     return reason if isinstance(reason, Exception) else None
 
 

@@ -72,7 +72,12 @@ class Served:
             record.clear()
 
     async def open(
-        self, headers: Mapping[str, str], body: bytes, *, connect_timeout: float | None
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_timeout: float | None,
+        use: Any = None,
     ) -> Answer:
         asked = json.loads(body)
         prompt = str(asked["messages"][-1]["content"])

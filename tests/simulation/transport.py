@@ -184,7 +184,12 @@ class SimTransport:
         """The stream's source; a real transport remembers it weakly, this one not at all."""
 
     async def open(
-        self, headers: Mapping[str, str], body: bytes, *, connect_timeout: float | None
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        connect_timeout: float | None,
+        use: Any = None,
     ) -> SimExchange:
         loop = asyncio.get_running_loop()
         script = self.scripts[len(self.requests)]
