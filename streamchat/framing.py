@@ -61,6 +61,8 @@ async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
     if kind != JSON and not is_stream_type(kind):
         return Framing.OTHER, b""
     head = chunk = await exchange.read()
+    if kind == EVENT_STREAM and head.startswith(b"event:"):
+        return Framing.EVENT_STREAM, head  # as it nearly always is
     while chunk and not text_of(head) and len(head) < _FIRST_LINE_BYTES:
         chunk = await exchange.read()
         head += chunk

@@ -262,6 +262,8 @@ class EventReader:
         for item in items:
             if not isinstance(item, bytes):
                 return None
+            if item.startswith(b"event: message-start\ndata: {") and b'"message-start"' in item:
+                return None  # as it nearly always is
             if not self._is_answer_event(item):
                 continue
             frame = self._peek(item)
