@@ -111,6 +111,7 @@ class Accumulator:
     """
 
     __slots__ = (
+        "_answer",
         "_blocks",
         "_call_ids",
         "_calls",
@@ -148,6 +149,7 @@ class Accumulator:
         self._last_text: int | None = None
         self._last_thinking: int | None = None
         self._end: MessageEnd | None = None
+        self._answer: ChatResponse | None = None
         # Half an emoji at the end of a piece, by the text that it belongs to.
         self._waiting_half: dict[GrowingText, str] = {}
 
@@ -165,6 +167,8 @@ class Accumulator:
 
     def snapshot(self) -> ChatResponse:
         """The answer so far, independent of what comes later."""
+        if self._answer is not None:
+            return self._answer  # nothing comes later
         end = self._end
         return ChatResponse(
             self._id,
@@ -202,7 +206,9 @@ class Accumulator:
 
     def _message_start(self, event: MessageStart) -> Event:
         message = event.message
-        is_empty = message == AssistantMessage()
+        is_empty = not (
+            message.content or message.tool_plan or message.tool_calls or message.citations
+        )
         received = (
             self._blocks
             or self._plan.pieces
@@ -432,7 +438,8 @@ class Accumulator:
         for growing in list(self._waiting_half):
             self._flush_half(growing)
         self._end = event
-        event.complete(self.snapshot())
+        self._answer = answer = self.snapshot()
+        event.complete(answer)
         return event
 
     def _keep(self, event: Event) -> Event:

@@ -111,8 +111,11 @@ def _message_start(data: Json) -> Sequence[Event]:
 def message_start_from_json(identity: str, delta: Json) -> MessageStart:
     """A message-start; its message has so far always been empty, and is read if it is not."""
     message = delta.get("message")
-    if is_mapping(message) and any(
-        message.get(key) for key in ("content", "tool_plan", "tool_calls", "citations")
+    if is_mapping(message) and (
+        message.get("content")
+        or message.get("tool_plan")
+        or message.get("tool_calls")
+        or message.get("citations")
     ):
         return MessageStart(identity, message_from_json(message, _MESSAGE))
     return MessageStart(identity)

@@ -122,11 +122,13 @@ def usage_from_json(value: Any, path: str = "") -> Usage:
         if path and value is not None:
             raise expected("an object", value, path)
         return Usage()
-    billed, tokens = _group(value, "billed_units"), _group(value, "tokens")
+    billed, tokens, cached = value.get("billed_units"), value.get("tokens"), None
+    if "cached_tokens" in value:
+        cached = _count(value["cached_tokens"])
     return Usage(
-        BilledUnits(**_counts(billed, _BILLED), extra=_others(billed, _BILLED)),
-        TokenCounts(**_counts(tokens, _TOKENS), extra=_others(tokens, _TOKENS)),
-        _count(value.get("cached_tokens")),
+        BilledUnits(*_counts(billed, _BILLED)) if is_mapping(billed) else BilledUnits(),
+        TokenCounts(*_counts(tokens, _TOKENS)) if is_mapping(tokens) else TokenCounts(),
+        cached,
         _others(value, _USAGE),
     )
 
@@ -136,13 +138,11 @@ _TOKENS = ("input_tokens", "output_tokens", "image_tokens", "reasoning_tokens")
 _USAGE = ("billed_units", "tokens", "cached_tokens")
 
 
-def _group(fields: Json, name: str) -> Json:
-    value = fields.get(name)
-    return value if is_mapping(value) else {}
-
-
-def _counts(fields: Json, names: Sequence[str]) -> dict[str, Any]:
-    return {name: _count(fields.get(name)) for name in names}
+def _counts(fields: Json, names: Sequence[str]) -> list[Any]:
+    """The counts with these names, in their order, and the other keys."""
+    found: list[Any] = [_count(fields[name]) if name in fields else None for name in names]
+    found.append(_others(fields, names))
+    return found
 
 
 def _count(value: Any) -> float | None:
