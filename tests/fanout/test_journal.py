@@ -298,6 +298,31 @@ def test_a_key_that_is_none(out: Path) -> None:
     assert out.read_bytes() == before
 
 
+def _broken_keys() -> Iterator[str]:
+    yield key("a")
+    raise RuntimeError("the input is gone")
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (_broken_keys, RuntimeError),
+        (lambda: [key("a"), "abc"], ValueError),
+        (lambda: [key("a"), 5], ValueError),
+        (lambda: None, TypeError),
+    ],
+    ids=["raises", "no key", "no text", "no iterable"],
+)
+def test_wrong_keys_leave_no_file_behind(
+    tmp_path: Path, name: str, given: Callable[[], Any], error: type[Exception]
+) -> None:
+    """The keys are read before a file is opened: there is nothing to clean up."""
+    with pytest.raises(error):
+        Journal.resume(tmp_path / name, given())
+    assert not list(tmp_path.iterdir())
+
+
 def test_rows_are_moved_as_they_are(out: Path) -> None:
     """Whatever program wrote the line: only the index changes."""
     begun(out, "ab")
