@@ -17,7 +17,8 @@ from typing import IO, Any, cast
 import attrs
 import click
 
-from streamchat.cli.places import bad, unusable
+from streamchat.cli.options import bad
+from streamchat.cli.places import unusable
 from streamchat.journal.packing import zstandard
 
 __all__ = ["MAX_LINE", "Source"]
@@ -40,7 +41,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 @attrs.define
 class Source:
-    """An input that can be read more than once; made by :meth:`open`, closed by ``with``."""
+    """An input that can be read more than once; made by :meth:`open`, closed by its ``opened``."""
 
     name: str
     _file: IO[bytes]
