@@ -10,7 +10,7 @@ import ssl
 import weakref
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "new_session",
     "passage",
     "reason_of_loss",
+    "retrieve",
     "speaks_tls",
 ]
 
@@ -111,7 +112,7 @@ class Connector(aiohttp.TCPConnector):
                 way.used, way.protocol = generation is not None, protocol
                 way.lost = protocol.closed if req.is_ssl() else None
                 if way.lost is not None and not way.used:
-                    way.lost.add_done_callback(_retrieve)
+                    way.lost.add_done_callback(retrieve, context=Context())
             self._used_in[protocol] = self._generation
             return connection
 
@@ -199,8 +200,12 @@ def new_session(max_connections: int) -> Session:
     )
 
 
-def _retrieve(lost: asyncio.Future[None]) -> None:
-    """Look at a loss, so that the event loop does not log that nobody did."""
+def retrieve(lost: asyncio.Future[None]) -> None:
+    """Look at why a connection was lost, so that asyncio does not log that nobody did.
+
+    As a callback, give it an empty ``Context()``: the pool may keep the connection for hours, and with
+    it everything in the context variables of the request.
+    """
     if not lost.cancelled():
         lost.exception()
 

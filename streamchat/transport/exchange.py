@@ -13,6 +13,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from streamchat.protocol.errors import ProtocolError, StreamChatError, TransportError
+from streamchat.transport.connections import retrieve
 from streamchat.transport.decoding import Decoder
 from streamchat.transport.failures import failed_body, forget_frames, not_http, truncated
 
@@ -166,12 +167,12 @@ class Exchange:
             # The pool may keep the connection for hours: leave nothing of this exchange on it.
             self._lost.remove_done_callback(self._wake)
             if self._lost.done():
-                _retrieve(self._lost)  # its loop may be closed, and takes no callback then
+                retrieve(self._lost)  # its loop may be closed, and takes no callback then
             else:
                 # The connection may still be reset: while a body that the server did not wait for is
                 # being sent, or in the pool. One callback per connection, however many exchanges.
-                self._lost.remove_done_callback(_retrieve)
-                self._lost.add_done_callback(_retrieve, context=Context())
+                self._lost.remove_done_callback(retrieve)
+                self._lost.add_done_callback(retrieve, context=Context())
             self._lost = None
         if self._ending is not None:
             self._ending.forget()
@@ -201,7 +202,7 @@ class Exchange:
             self._lost.add_done_callback(self._wake)
 
     def _wake(self, lost: asyncio.Future[None]) -> None:
-        _retrieve(lost)
+        retrieve(lost)
         if not self._content.is_eof() and self._content.exception() is None:
             malformed = self._is_malformed()
             self._content.set_exception((not_http if malformed else truncated)(self._host))
@@ -348,9 +349,3 @@ class _Ending:
         # That one may be in charge already.
         if self._protocol.connection_lost == self.before_lost:
             del self._protocol.__dict__["connection_lost"]
-
-
-def _retrieve(lost: asyncio.Future[None]) -> None:
-    """Look at why a connection was lost, so that asyncio does not report that nobody did."""
-    if not lost.cancelled():
-        lost.exception()
