@@ -28,6 +28,7 @@ from streamchat.journal import FIELDS, Journal, SyncEvery, request_key
 from streamchat.journal import keys as keys_of_journal
 from streamchat.journal.packing import packing_of
 from streamchat.protocol.errors import ConfigurationError
+from tests import packages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -986,7 +987,7 @@ def test_a_journal_without_a_source_is_adopted_on_purpose_only(out: Path) -> Non
 def packed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """An output that is compressed."""
     if request.param == "zst":
-        pytest.importorskip("zstandard")
+        packages.zstd()
     return tmp_path / f"out.jsonl.{request.param}"
 
 
@@ -1073,9 +1074,10 @@ def test_a_file_that_is_not_compressed_so_is_not_replaced(
 
 def test_zst_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names it, and no file is made."""
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(ConfigurationError, match="zstandard"):
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    with pytest.raises(ConfigurationError, match=r"pip install backports\.zstd"):
         Journal.create(tmp_path / "out.zst")
-    with pytest.raises(ConfigurationError, match="zstandard"):
+    with pytest.raises(ConfigurationError, match=r"pip install backports\.zstd"):
         Journal.resume(tmp_path / "out.zst", keys("a"))
     assert not list(tmp_path.iterdir())
