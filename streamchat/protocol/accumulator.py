@@ -4,9 +4,7 @@ Content blocks, tool calls and citations have three independent index spaces. St
 never by position; text is kept in pieces. Adding an event costs the same whatever came before it, and a
 snapshot costs one join of what it shows.
 
-An index is optional in the specification of Chat v2, and some servers send 0 for each call. So what a
-start begins gets a *place*: its index, if that is free, else the next free one. The events that are
-returned have the place as their index.
+The events that are returned have their place as index, see :mod:`streamchat.protocol.places`.
 """
 
 from __future__ import annotations
