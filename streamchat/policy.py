@@ -1,8 +1,7 @@
 """Timeouts, retries and how much at once, as plain decisions: no clock, no randomness, no waiting of its own.
 
 Every function here is pure: time and random numbers are arguments. The stream asks, and acts.
-Sources: faults.md 3.2 (F31 to F35) for what is retried and how ``Retry-After`` is read, RFC 9110
-10.2.3 for its forms.
+The forms of ``Retry-After`` are those of RFC 9110 10.2.3; a value of another form is ignored.
 """
 
 from __future__ import annotations

@@ -416,7 +416,7 @@ class Accumulator:
         return event
 
     def _cited(self, citation: Citation) -> GrowingText:
-        """The text that a citation's offsets address (protocol.md 3.3): its block, or the plan."""
+        """The text that a citation's offsets address: its block, or the plan."""
         last: Mapping[ContentKind, int | None] = {
             "text": self._last_text,
             "thinking": self._last_thinking,

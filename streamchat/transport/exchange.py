@@ -20,8 +20,9 @@ from streamchat.transport.failures import failed_body, forget_frames, not_http, 
 __all__ = ["DecodedExchange", "Exchange", "is_malformed"]
 
 DRAIN_SECONDS = 0.1
+"""Time spent after the answer to get the connection back."""
 DRAIN_BYTES = 16 * 1024
-"""What is spent after the answer to get the connection back (faults.md F64)."""
+"""Bytes read for the same."""
 READ_BYTES = 32 * 1024
 """What is read at a time. Twice as much would cost 1 % less an event (benchmarks/decode.py) and hold
 436 KiB in a stalled stream of a flood instead of 190 (tests/resources)."""
@@ -33,8 +34,9 @@ LEFT_BYTES = 4 * 1024 * 1024
 """What may be parsed at the end of a TLS connection, twice this at most. 256 KiB can be waiting there,
 and aiohttp does not decompress them, so nothing of an answer is lost."""
 ERROR_BODY_SECONDS = 5.0
+"""Time for a body that is no event stream, which may be endless or slow."""
 ERROR_BODY_BYTES = 64 * 1024
-"""What is read of a body that is no event stream (faults.md F36)."""
+"""Bytes read of it."""
 
 
 class Exchange:
@@ -193,7 +195,10 @@ class Exchange:
             transport.max_size = RECEIVE_BYTES  # type: ignore[union-attr]
 
     def _wake_when_lost(self) -> None:
-        """Wake the reader when the connection closes and aiohttp forgets to (faults.md 1, 2a)."""
+        """Wake the reader when the connection closes and aiohttp forgets to.
+
+        aiohttp 3.14.5 does so when malformed chunks come in a later segment than the headers.
+        """
         connection = self._response.connection
         protocol = connection.protocol if connection is not None else None
         # A healthy protocol is falsy, because it inherits the length of a queue.
@@ -214,7 +219,7 @@ class Exchange:
         return self._malformed or is_malformed(protocol)
 
     def _left_behind(self) -> bytes:
-        """Bytes that arrived before the failure and that aiohttp would drop (faults.md 1, 3).
+        """Bytes that arrived before the failure and that aiohttp would drop, as its read() raises at once.
 
         The attribute is private: no public way leads to them. A test holds it to its meaning.
         """
