@@ -172,8 +172,18 @@ def ray(session: nox.Session) -> None:
 
 
 @nox.session
+def hostile(session: nox.Session) -> None:
+    """Hostile servers, with their times judged: for a quiet machine, and in one process."""
+    session.install("-q", *PINNED, "-e", ".[test]")
+    session.run(
+        *("python", "-m", "pytest", "-q", "tests/hostile", *session.posargs),
+        env={"STREAMCHAT_TIMED": "1"},
+    )
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
-    """The right-hand column of issue 3, hours long; ``-- --scale 0.001`` for a quick trial."""
+    """Many streams with faults, for hours, and what they leave; ``-- --scale 0.001`` for a quick trial."""
     session.install("-q", *PINNED, "-e", ".[test]")
     session.run("python", "-m", "tests.resources.soak", *session.posargs)
 

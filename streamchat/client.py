@@ -8,6 +8,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from ssl import CERT_NONE
 from stringprep import in_table_b1
 from types import TracebackType
@@ -303,10 +304,13 @@ class Client(Listeners):
         """
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.fanout import FanOut, FanOutOptions
-        from streamchat.structured import asking_for_json, read_answer, response_format
 
+        read: Callable[[ChatResponse], Any] | None = None
         if into is not None:
+            from streamchat.structured import read_answer, response_format
+
             _check_common(options, "fan_out(into=...)")
+            read = partial(read_answer, into=into)
             options = {**options, "response_format": response_format(into)}
         # Now, and not once for each of the requests.
         ChatRequest.build("-", model or self._model or "-", options)
@@ -318,12 +322,12 @@ class Client(Listeners):
         chosen = FanOutOptions(
             concurrency=concurrency,
             is_ordered=ordered,
-            limiter=limiter if limiter is not None else self._limiter,
+            limiter=_checked_limiter(limiter) or self._limiter,
             on_error=on_error,
             is_adaptive=adaptive,
             data=data,
             stop=stop,
-            read=None if into is None else lambda answer: read_answer(answer, into),
+            read=read,
         )
         if most:
             chosen = attrs.evolve(chosen, concurrency=min(concurrency, most))
@@ -344,6 +348,8 @@ class Client(Listeners):
             if "limiter" in keywords:
                 raise TypeError("limiter= is of the whole fan-out, not of one request")
             if into is not None:
+                from streamchat.structured import asking_for_json
+
                 _check_common(keywords, "a request of fan_out(into=...)")
                 messages = asking_for_json(plain_messages(messages))
             merged["headers"] = hidden(merged["headers"])

@@ -29,7 +29,9 @@ SHOWN = "<secret>"
 """What a secret shows instead of its value."""
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
-_KEY = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+MAX_KEY = 4096
+"""Characters of a key."""
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_KEY}}}", re.ASCII)
 
 _CONNECTION_HEADERS: Mapping[str, str] = {
     "connection": "it belongs to the connection, which the client manages",
@@ -185,6 +187,10 @@ def checked_key(key: Secret) -> Secret | None:
         return None
     if _KEY.fullmatch(reveal(key)):
         return key
+    if len(reveal(key)) > MAX_KEY:
+        raise ConfigurationError(
+            f"the API key is longer than {MAX_KEY:,} characters: that is probably another file or variable"
+        )
     raise ConfigurationError(
         "the API key holds white space, control characters or letters outside ASCII; "
         "it was probably pasted with something around it"

@@ -103,11 +103,6 @@ class FanOutOptions:
             raise TypeError(f"concurrency must be an int, not {type(self.concurrency).__name__}")
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
-        if self.limiter is not None and not isinstance(self.limiter, Limiter):
-            raise TypeError(
-                f"limiter must be a Limiter, not {type(self.limiter).__name__}: "
-                "limiter=Limiter(rpm=500)"
-            )
         if self.stop is not None and not isinstance(self.stop, Stop):
             raise TypeError(
                 f"stop must be a Stop, not {type(self.stop).__name__}: stop=Stop(failures=10)"

@@ -1,4 +1,4 @@
-"""How many requests may go in a minute: ``Limiter``; imports nothing of ours.
+"""How many requests may go in a minute: ``Limiter``; imports no network and no shell.
 
 One mechanism for requests and tokens: a log of the last minute, which never holds more than the
 limit, and a pace, so that a minute's worth does not go at once.
@@ -20,6 +20,8 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+
+from streamchat.finite import is_finite, shown
 
 __all__ = ["Limiter", "Permit", "estimate_tokens", "most_tokens"]
 
@@ -64,8 +66,8 @@ def most_tokens(body: bytes, max_tokens: int | None = None) -> int:
 def _checked(name: str, value: Any, minimum: float, hint: str = "") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number{hint}, not {type(value).__name__}")
-    if not (value >= minimum and math.isfinite(value)):
-        raise ValueError(f"{name} must be finite and at least {minimum}{hint}, not {value}")
+    if not (value >= minimum and is_finite(value)):
+        raise ValueError(f"{name} must be finite and at least {minimum}{hint}, not {shown(value)}")
     return value
 
 

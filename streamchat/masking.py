@@ -19,7 +19,7 @@ import attrs
 
 from streamchat.credentials import Secret, reveal
 
-__all__ = ["MASK", "Mask", "PUBLIC_HEADERS"]
+__all__ = ["MASK", "PUBLIC_HEADERS", "Mask"]
 
 MASK = "<key>"
 SHORTEST = 8

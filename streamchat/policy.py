@@ -1,8 +1,7 @@
 """Timeouts, retries and how much at once, as plain decisions: no clock, no randomness, no waiting of its own.
 
 Every function here is pure: time and random numbers are arguments. The stream asks, and acts.
-Sources: faults.md 3.2 (F31 to F35) for what is retried and how ``Retry-After`` is read, RFC 9110
-10.2.3 for its forms.
+The forms of ``Retry-After`` are those of RFC 9110 10.2.3; a value of another form is ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from streamchat.finite import is_finite, shown
 from streamchat.protocol.errors import (
     GenerationError,
     RateLimitError,
@@ -53,9 +53,10 @@ def _seconds(instance: object, field: attrs.Attribute[Any], value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{field.name} must be seconds or None, not {type(value).__name__}")
-    if not (value > 0 and math.isfinite(value)):
+    if not (value > 0 and is_finite(value)):
         raise ValueError(
-            f"{field.name} must be more than 0 seconds (None is no limit), not {value}"
+            f"{field.name} must be more than 0 seconds and finite (None is no limit), "
+            f"not {shown(value)}"
         )
 
 
@@ -83,8 +84,10 @@ def _at_least(minimum: float) -> Any:
     def check(instance: object, field: attrs.Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{field.name} must be a number, not {type(value).__name__}")
-        if not (value >= minimum and math.isfinite(value)):
-            raise ValueError(f"{field.name} must be at least {minimum}, not {value}")
+        if not (value >= minimum and is_finite(value)):
+            raise ValueError(
+                f"{field.name} must be finite and at least {minimum}, not {shown(value)}"
+            )
 
     return check
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
+from streamchat.finite import is_finite, shown
 from streamchat.protocol.errors import StopReachedError
 from streamchat.protocol.messages import Usage
 from streamchat.protocol.response import ChatResponse
 
-__all__ = ["Stop", "StopCount", "tokens_of"]
+__all__ = ["MOST_TOKENS", "Stop", "StopCount", "tokens_of"]
+
+MOST_TOKENS = 1e15
+"""Of one answer; a larger count is nonsense, and a JSON integer may be too large for a float."""
 
 
 @attrs.frozen
@@ -63,8 +66,8 @@ def _check_limit(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"Stop({name}=) must be a number, not {type(value).__name__}")
-    if not 0 < value < math.inf:  # isfinite() overflows at a large integer
-        raise ValueError(f"Stop({name}=) must be a positive number, not {value}")
+    if not (value > 0 and is_finite(value)):
+        raise ValueError(f"Stop({name}=) must be a positive, finite number, not {shown(value)}")
 
 
 @attrs.define
@@ -145,9 +148,5 @@ def tokens_of(usage: Usage) -> float | None:
     for counts in (usage.tokens, usage.billed_units):
         if counts.input_tokens is not None or counts.output_tokens is not None:
             used = (counts.input_tokens or 0) + (counts.output_tokens or 0)
-            return used if 0 <= used <= _MOST_TOKENS else None
+            return used if 0 <= used <= MOST_TOKENS else None
     return None
-
-
-_MOST_TOKENS = 1e15
-"""Beyond it a count is nonsense; a JSON integer may be too large for a float."""

@@ -9,12 +9,12 @@ from typing import Any, Protocol, TypeVar
 from streamchat.dispatcher import Dispatcher
 from streamchat.protocol.errors import ConfigurationError, StructureError
 from streamchat.protocol.events import ContentDelta, Event
+from streamchat.protocol.kinds import Misfit
 from streamchat.protocol.messages import UserMessage
 from streamchat.protocol.plain import decode_json, is_mapping
 from streamchat.protocol.request import AnyMessage
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.schema import answer_of
-from streamchat.protocol.structure import Malformed, structure_answer
 from streamchat.runs import Run
 from streamchat.stream import ChatStream
 
@@ -30,7 +30,7 @@ however many there are, and a look is at most a sixteenth behind."""
 
 
 def response_format(into: Any) -> dict[str, Any]:
-    """The body field that asks for a type (protocol.md 2.6).
+    """The body field that asks for a type.
 
     Raises:
         TypeError: no class with fields, or a field that JSON cannot hold.
@@ -44,7 +44,7 @@ _ASK = "Answer with a JSON object that fits the given schema, and with nothing e
 def asking_for_json(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages, with a system line where none of them says JSON.
 
-    Without such a word a model may write on until its tokens are used up (protocol.md 2.6).
+    Without such a word a model may write on until its tokens are used up, as Cohere documents.
     """
     asked = list(messages)
     if any("json" in text.lower() for message in asked for text in _texts(message)):
@@ -146,7 +146,7 @@ class ParsedAnswer(Run[Event, T]):
                     yield event
             self._response = response = await stream
             try:
-                self._result = _structured(response, self._into)
+                self._result = read_answer(response, self._into)
             except StructureError as error:
                 rounds -= 1
                 if not rounds:
@@ -208,7 +208,12 @@ def _complaint(error: StructureError) -> UserMessage:
     )
 
 
-def _structured(response: ChatResponse, into: type[T]) -> T:
+def read_answer(response: ChatResponse, into: type[T]) -> T:
+    """The value of a complete answer.
+
+    Raises:
+        StructureError: it is not JSON, or does not fit the type.
+    """
     text, reason, path = response.text, "", "$"
     try:
         value: Any = decode_json(text)
@@ -218,23 +223,16 @@ def _structured(response: ChatResponse, into: type[T]) -> T:
             reason += "; the answer was cut off by the limit of tokens, raise max_tokens"
     else:
         try:
-            return structure_answer(value, into)
-        except Malformed as malformed:
-            reason, path = malformed.reason, malformed.path
+            read: T = answer_of(into).read(value)
+        except Misfit as misfit:
+            reason, path = misfit.reason, misfit.path
+        else:
+            return read
     failure = StructureError(
         reason, into=getattr(into, "__name__", repr(into)), text=text, path=path
     )
     failure.partial = response
     raise failure
-
-
-def read_answer(response: ChatResponse, into: type[T]) -> T:
-    """The value of a complete answer.
-
-    Raises:
-        StructureError: it is not JSON, or does not fit the type.
-    """
-    return _structured(response, into)
 
 
 def _read_partly(text: str, before: Any) -> Any:

@@ -1,7 +1,7 @@
 """One lazy timer for one stream: all four limits of ``Timeout`` after the connection stands.
 
 Moving a timer with each event costs 1.6 us, waiting under ``asyncio.timeout`` 3.9; a stored time
-that one timer looks at when it fires costs 0.08 a chunk (design.md 6). So the pump only writes down
+that one timer looks at when it fires costs 0.08 a chunk. So the pump only writes down
 since when it has been waiting, and the timer, when it fires too early, sets itself anew.
 """
 

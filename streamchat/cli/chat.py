@@ -31,7 +31,7 @@ __all__ = ["chat"]
 
 DEFAULT_MODEL = "command-a-03-2025"
 REASONING_MODEL = "command-a-reasoning-08-2025"
-"""The default with ``--thinking``: others refuse it (protocol.md 2.7)."""
+"""The default with ``--thinking``: others refuse it."""
 LEAVE = ("exit", "quit")
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-from streamchat.cli.terminal import visible_name
+from streamchat.cli.options import bad
 from streamchat.protocol.plain import decode_json, repair_surrogates
 
 __all__ = ["read_documents", "read_prompt", "read_tools", "standard_input"]
@@ -75,7 +75,7 @@ def read_tools(paths: Iterable[str]) -> list[dict[str, Any]]:
         for item in _objects(path, "--tool"):
             tool = item if "function" in item else {"type": "function", "function": item}
             if not _has_name(tool["function"]):
-                raise _bad("--tool", path, f"a tool must look like {_TOOL_SHAPE}")
+                raise bad("--tool", path, f"a tool must look like {_TOOL_SHAPE}")
             tools.append(tool)
     return tools
 
@@ -93,10 +93,10 @@ def _objects(path: str, option: str) -> list[dict[str, Any]]:
     try:
         value = decode_json(_text(path, option))
     except ValueError as error:
-        raise _bad(option, path, str(error)) from None
+        raise bad(option, path, str(error)) from None
     items = _as_list(value)
     if not items or not all(isinstance(item, dict) for item in items):
-        raise _bad(option, path, "must hold a JSON object or a list of objects")
+        raise bad(option, path, "must hold a JSON object or a list of objects")
     return items
 
 
@@ -109,15 +109,11 @@ def _text(path: str, option: str) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise _bad(option, path, error.strerror or "cannot be read") from None
+        raise bad(option, path, error.strerror or "cannot be read") from None
     except UnicodeDecodeError:
-        raise _bad(option, path, "is not UTF-8 text") from None
+        raise bad(option, path, "is not UTF-8 text") from None
     except ValueError:
-        raise _bad(option, path, "is not a file name") from None
+        raise bad(option, path, "is not a file name") from None
     if not text.strip():
-        raise _bad(option, path, "is empty")
+        raise bad(option, path, "is empty")
     return text
-
-
-def _bad(option: str, path: str, problem: str) -> click.BadParameter:
-    return click.BadParameter(f"{visible_name(path)}: {problem}", param_hint=option)

@@ -1,4 +1,4 @@
-"""Kinds of options that click does not have."""
+"""Kinds of options that click does not have, and the usage error about a path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-__all__ = ["FiniteRange"]
+from streamchat.cli.terminal import visible_name
+
+__all__ = ["FiniteRange", "bad"]
 
 
 class FiniteRange(click.FloatRange):
@@ -19,3 +21,8 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+def bad(hint: str, path: object, problem: str) -> click.BadParameter:
+    """A usage error about a path; ``hint`` is the option or argument that names it."""
+    return click.BadParameter(f"{visible_name(path)}: {problem}", param_hint=hint)

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import attrs
 
-from streamchat.cli.places import bad
+from streamchat.cli.options import bad
 from streamchat.cli.terminal import Channel
 from streamchat.journal import Journal
+from streamchat.journal.places import NO_WAIT
 from streamchat.protocol.plain import encode_json
 
 __all__ = ["JournalOutput", "Output", "StreamOutput", "opened_stream"]
@@ -27,9 +28,6 @@ READER_SECONDS = 3.0
 
 class Output(Protocol):
     """Takes rows."""
-
-    done: int
-    """Rows of earlier runs."""
 
     def is_done(self, index: int) -> bool:
         """Whether this line has its row."""
@@ -62,7 +60,6 @@ class JournalOutput:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self.done = journal.done
 
     def is_done(self, index: int) -> bool:
         """Whether this line has its row."""
@@ -98,7 +95,6 @@ class StreamOutput:
     """The terminal it is, if it is one."""
     waits: bool = True
     """Whether it may have no room."""
-    done: int = 0
 
     def is_done(self, index: int) -> bool:
         """Whether this line has its row."""
@@ -154,7 +150,7 @@ def opened_stream(path: Path) -> StreamOutput:
         click.BadParameter: nobody reads the FIFO.
         OSError: it cannot be opened.
     """
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+    flags = os.O_WRONLY | NO_WAIT
     given_up = time.monotonic() + READER_SECONDS
     while True:
         try:

@@ -15,6 +15,7 @@ import attrs
 import click
 
 from streamchat import ConfigurationError
+from streamchat.cli.options import bad
 from streamchat.cli.terminal import visible_name
 from streamchat.journal.places import Shape, checked_file, created, followed, holds_lines
 
@@ -61,11 +62,6 @@ def unusable(error: OSError, path: Path, hint: str) -> Exception:
     if error.errno in _UNUSABLE:
         return bad(hint, error.filename, error.strerror or "cannot be used")
     return error
-
-
-def bad(hint: str, path: object, problem: str) -> click.BadParameter:
-    """A usage error about a path."""
-    return click.BadParameter(f"{visible_name(path)}: {problem}", param_hint=hint)
 
 
 @attrs.frozen

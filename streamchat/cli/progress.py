@@ -16,13 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from streamchat import FanOutResult
+from streamchat.stops import MOST_TOKENS
 
 __all__ = ["Tally", "watched"]
 
 EVERY_SECONDS = 10.0
 """How often a line is written where there is no terminal."""
-MOST_TOKENS = 1e15
-"""Of one answer; a JSON integer may be too large for a float."""
 
 
 def counted(tokens: float | None) -> float:

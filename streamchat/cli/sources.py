@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import os
 import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import attrs
-import click
 
-from streamchat.cli.places import bad, unusable
-from streamchat.journal.packing import zstandard
+from streamchat.cli.options import bad
+from streamchat.cli.places import unusable
+from streamchat.journal.packing import zstd
 
 __all__ = ["MAX_LINE", "Source"]
 
@@ -28,7 +27,7 @@ MAX_LINE = 64 * 2**20
 _HINT = "IN.jsonl"
 _HEAD = 1 << 16
 _FRAME_CHUNK = 1 << 12
-"""Small, as a frame may grow 30,000-fold."""
+"""Read at a time while it is found out whether data are compressed."""
 _HEADER = 21
 """Bytes of a zstd frame's longest header and its first block's; the fixed part of gzip's has 10."""
 _SAMPLE = 4096
@@ -40,7 +39,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 @attrs.define
 class Source:
-    """An input that can be read more than once; made by :meth:`open`, closed by ``with``."""
+    """An input that can be read more than once; made by :meth:`open`, closed by its ``opened``."""
 
     name: str
     _file: IO[bytes]
@@ -85,32 +84,26 @@ class Source:
                 while line and not line.endswith(b"\n"):
                     line = reader.readline(1 << 20)
                 yield None
+        except self._errors() as error:  # one of them is an OSError
+            shown = f"the {self._packing} data is broken or cut off behind line {number}"
+            raise bad(_HINT, self.name, shown) from error
         except OSError as error:
-            if error.errno is not None:
-                raise _unreadable(error, self.name) from None
-            raise self._broken(number) from None  # gzip.BadGzipFile
-        except (EOFError, zlib.error) as error:
-            raise self._broken(number) from error
-        except click.BadParameter:
-            raise
-        except Exception as error:
-            # ZstdError; the module may not be installed, so its class has no name here.
-            if self._packing != "zstd" or type(error).__name__ != "ZstdError":
-                raise
-            raise self._broken(number) from None
+            raise _unreadable(error, self.name) from None
 
-    def _broken(self, number: int) -> click.BadParameter:
-        return bad(
-            _HINT, self.name, f"the {self._packing} data is broken or cut off behind line {number}"
-        )
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """The exceptions of compressed data that are broken or cut off."""
+        if self._packing == "gzip":
+            return EOFError, zlib.error, gzip.BadGzipFile
+        if self._packing == "zstd":
+            return EOFError, zstd(self.name).ZstdError
+        return ()
 
     def _reader(self) -> IO[bytes]:
         self._file.seek(self._start)
         if self._packing == "gzip":
             return cast("IO[bytes]", gzip.GzipFile(fileobj=self._file, mode="rb"))
         if self._packing == "zstd":
-            make = zstandard(self.name).ZstdDecompressor().decompressobj
-            return cast("IO[bytes]", io.BufferedReader(_Frames(self._file, make)))
+            return cast("IO[bytes]", zstd(self.name).ZstdFile(self._file))
         return self._file
 
     def _look(self) -> None:
@@ -129,7 +122,7 @@ class Source:
             self._packing = "zstd" if is_named or self._decompresses() else ""
         elif head and is_named:
             raise bad(_HINT, self.name, f"is not {'gzip' if suffix == '.gz' else 'zstd'} data")
-        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # lines() says where
+        with contextlib.suppress(*self._errors()):  # lines() says where
             if _is_utf16(self._reader().read(_HEAD)):
                 raise bad(
                     _HINT,
@@ -161,49 +154,9 @@ class Source:
         self._packing = "zstd"
         try:
             self._reader().read(1)
-        except EOFError:
-            return False
-        except Exception as error:
-            if type(error).__name__ != "ZstdError":  # as in lines()
-                raise
+        except self._errors():
             return False
         return True
-
-
-class _Frames(io.RawIOBase):
-    """What zstd frames hold, one behind the other; zstandard's own reader takes a cut one for whole."""
-
-    def __init__(self, file: IO[bytes], make: Callable[[], Any]) -> None:
-        self._file = file
-        self._make = make
-        self._frame: Any = None
-        self._ready = io.BytesIO()
-
-    def readable(self) -> bool:
-        """It is for reading."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as it goes.
-
-        Raises:
-            EOFError: the last frame is cut off.
-        """
-        while not (size := self._ready.readinto(buffer)):
-            data = self._file.read(_FRAME_CHUNK)
-            if not data and self._frame is not None:
-                raise EOFError("the last frame is cut off")
-            if not data:
-                return 0
-            pieces: list[bytes] = []
-            while data:
-                self._frame = self._frame or self._make()
-                pieces.append(self._frame.decompress(data))
-                data = b""
-                if self._frame.eof:
-                    data, self._frame = self._frame.unused_data, None
-            self._ready = io.BytesIO(b"".join(pieces))
-        return size
 
 
 def _opened(place: Path | None) -> IO[bytes]:

@@ -174,15 +174,16 @@ class Journal:
         out = followed(path)
         if size_of(out) and not beside(out, ".journal").exists():
             raise ConfigurationError(f"{out} has no journal beside it: {NOT_RESUMABLE}")
+        # Before anything is opened: a bad key, or an iterator that raises, leaves no journal behind.
+        wanted = Keys()
+        for index, text in enumerate(keys):
+            wanted[index] = checked_key(text)
         with ExitStack() as opened:
             log = open_locked(out, opened)
             known, log_end, noted = read_keys(log.path)
             rows, out_end, is_addressable = read_indexes(out)
             if rows and source:
                 _check_source(out, len(rows), noted, source, adopts=adopts)
-            wanted = Keys()
-            for index, text in enumerate(keys):
-                wanted[index] = checked_key(text)
             places = match(rows, known, wanted)
             states = bytearray(len(wanted))
             for place in places:

@@ -10,6 +10,7 @@ import importlib
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ import attrs
 
 from streamchat.protocol.errors import ConfigurationError
 
-__all__ = ["PLAIN", "Packing", "packing_of", "zstandard"]
+__all__ = ["PLAIN", "Packing", "packing_of", "zstd"]
 
 _CHUNK = 1 << 18
 _GZIP = 16 + zlib.MAX_WBITS
@@ -142,18 +143,16 @@ PLAIN = Packing()
 _GZ = Packing("gzip", _gzipped, _gunzipper)
 
 
-def zstandard(path: object) -> Any:
-    """The module that reads and writes ``.zst``.
+def zstd(path: object) -> Any:
+    """The module that reads and writes ``.zst``: Python 3.14's own, or its backport.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: neither is installed.
     """
-    try:
-        return importlib.import_module("zstandard")
-    except ImportError:
-        raise ConfigurationError(
-            f"{path}: .zst needs the package zstandard (pip install)"
-        ) from None
+    for name in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            return importlib.import_module(name)
+    raise ConfigurationError(f"{path}: .zst needs a package: pip install backports.zstd")
 
 
 def packing_of(path: Path) -> Packing:
@@ -166,7 +165,6 @@ def packing_of(path: Path) -> Packing:
     if suffix == ".gz":
         return _GZ
     if suffix == ".zst":
-        module = zstandard(path)
-        compressor, decompressor = module.ZstdCompressor(), module.ZstdDecompressor()
-        return Packing("zstd", compressor.compress, decompressor.decompressobj, module.ZstdError)
+        module = zstd(path)
+        return Packing("zstd", module.compress, module.ZstdDecompressor, module.ZstdError)
     return PLAIN

@@ -20,7 +20,15 @@ from streamchat.journal.packing import PLAIN, Packing
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.plain import MAX_COPIED_DEPTH, decode_json, is_mapping
 
-__all__ = ["Shape", "checked_file", "created", "followed", "holds_lines", "opened_for_appending"]
+__all__ = [
+    "NO_WAIT",
+    "Shape",
+    "checked_file",
+    "created",
+    "followed",
+    "holds_lines",
+    "opened_for_appending",
+]
 
 PRIVATE = 0o600
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -28,8 +36,8 @@ _LINKS = 40
 """Symbolic links in a row; Linux gives up at the same number."""
 _NUMBER = re.compile(rb"(?<=:)[0-9]+")
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-# A FIFO blocks whoever opens it, and a terminal would become ours.
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""Opening a FIFO does not block, and a terminal does not become the controlling one; 0 on Windows."""
 
 
 def followed(path: str | os.PathLike[str]) -> Path:
@@ -87,7 +95,7 @@ def opened_for_appending(path: Path) -> int:
         OSError: it cannot be opened.
     """
     checked_file(path)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW | _NO_WAIT
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_FOLLOW | NO_WAIT
     descriptor = os.open(path, flags, PRIVATE)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

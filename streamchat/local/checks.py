@@ -25,7 +25,7 @@ MAX_TOOLS = 1_000
 MAX_NAME = 256
 """Code points of a model's or a tool's name, and of a client's text quoted in a message."""
 MAX_IMAGES = 20
-"""Images of one request (protocol.md 2.2)."""
+"""Images of one request, as Cohere documents."""
 MAX_STOP_SEQUENCES = 5
 
 _USAGE = "For proper usage, please refer to https://docs.cohere.com/reference/chat"
@@ -117,7 +117,7 @@ _FIELDS: Mapping[str, str] = {
     "thinking": "object",
     "priority": "integer",
 }
-"""Every body field and the types it takes (protocol.md 2.1); ``null`` stands for absent."""
+"""Every body field and the types it takes; ``null`` stands for absent."""
 
 _RANGES = (
     ("temperature", 0, 1, "between 0 and 1.0 inclusive"),

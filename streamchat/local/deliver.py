@@ -1,7 +1,8 @@
 """A finished draft as the events of a stream, token by token; imports ``streamchat.protocol`` only.
 
-Here are the rules of the wire's order (protocol.md 3.2) and of what ends an answer early: the token
-budget, the thinking budget and the stop sequences. A *token* is what one delta carries.
+Here are the rules of the wire's order (blocks and calls come one after the other) and of what ends an
+answer early: the token budget, the thinking budget and the stop sequences. A *token* is what one delta
+carries.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def _document_passages(documents: Iterable[Any]) -> Iterator[Passage]:
 
 def _fields(data: Any, *, keep_values: bool) -> dict[str, Any]:
     """A document's data as keys and values; a text that is no JSON object stands under
-    ``content`` (protocol.md 2.4). Tool outputs hold strings only: nested values as JSON text."""
+    ``content``, as recorded. Tool outputs hold strings only: nested values as JSON text."""
     if isinstance(data, str):
         parsed = parse_json(data) if data.lstrip().startswith("{") else None
         if not isinstance(parsed, Mapping):
@@ -273,7 +273,7 @@ def _say_results(answer: Quoting, talk: Conversation) -> None:
 
 
 def _result_passages(message: Mapping[str, Any], reading: _Reading) -> Iterator[Passage]:
-    """Passages of one tool message; the source ids follow protocol.md 2.4."""
+    """Passages of one tool message; one without an id is cited as ``<tool_call_id>:<n>``, as recorded."""
     call_id = str(message.get("tool_call_id"))
     content = message.get("content")
     text = {"type": "text", "text": content}

@@ -63,7 +63,7 @@ def answer(request: Mapping[str, Any]) -> list[Event]:
     """The events of the answer, from ``message-start`` to ``message-end``.
 
     Args:
-        request: a Chat v2 body (protocol.md 2) that :func:`streamchat.local.checks.check` let pass.
+        request: a Chat v2 body that :func:`streamchat.local.checks.check` let pass.
             ``stream`` makes no difference; ``temperature``, ``k``, ``p``, the penalties,
             ``priority``, ``safety_mode`` and ``strict_tools`` have no effect on this model.
 
@@ -211,7 +211,7 @@ def _json_answer(schema: Mapping[str, Any], question: str, work: Work) -> str:
 
 
 def _thinks(request: Mapping[str, Any]) -> bool:
-    """A reasoning model thinks unless told not to; others when told to (protocol.md 2.7)."""
+    """A reasoning model thinks unless told not to; others when told to."""
     thinking = request.get("thinking")
     if isinstance(thinking, Mapping):
         return str(object_or_empty(thinking).get("type", "enabled")).lower() != "disabled"

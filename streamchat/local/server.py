@@ -1,7 +1,7 @@
 """``LocalServer``: Chat v2 over HTTP on loopback; imports ``streamchat.protocol`` and aiohttp.
 
 It writes what recordings of ``api.cohere.com`` hold: header names in their case and their values,
-framing, order (protocol.md 1.3, 1.4). What is said comes from :mod:`streamchat.local.model`, what
+framing, order. What is said comes from :mod:`streamchat.local.model`, what
 is refused from :mod:`streamchat.local.checks`.
 """
 

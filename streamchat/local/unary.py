@@ -1,4 +1,4 @@
-"""Events folded into the unary JSON answer (protocol.md 4); imports ``streamchat.protocol`` only.
+"""Events folded into the unary JSON answer; imports ``streamchat.protocol`` only.
 
 Not the accumulator of ``streamchat.protocol``: this is the server's side, and a server that used
 the client's own folding could not be used to test it.

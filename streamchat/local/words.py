@@ -1,7 +1,7 @@
 """Reading text: words, sentences, numbers, names, tokens. Pure functions; imports nothing of ours.
 
 Nothing here understands language: it is just enough for :mod:`streamchat.local.model` to use its
-input. All positions are code points, as in Cohere's citations (protocol.md 3.3).
+input. All positions are code points, as in Cohere's citations.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ from streamchat.protocol.sse import Frame, FrameDecoder, encode_frame
 __all__ = [
     "DONE",
     "Accumulator",
-    "AnyMessage",
     "AnswerTooLargeError",
+    "AnyMessage",
     "AuthenticationError",
     "BadRequestError",
     "ChatOptions",

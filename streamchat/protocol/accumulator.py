@@ -4,9 +4,7 @@ Content blocks, tool calls and citations have three independent index spaces. St
 never by position; text is kept in pieces. Adding an event costs the same whatever came before it, and a
 snapshot costs one join of what it shows.
 
-An index is optional in the specification of Chat v2, and some servers send 0 for each call. So what a
-start begins gets a *place*: its index, if that is free, else the next free one. The events that are
-returned have the place as their index.
+The events that are returned have their place as index, see :mod:`streamchat.protocol.places`.
 """
 
 from __future__ import annotations
@@ -424,7 +422,7 @@ class Accumulator:
         return event
 
     def _cited(self, citation: Citation) -> GrowingText:
-        """The text that a citation's offsets address (protocol.md 3.3): its block, or the plan."""
+        """The text that a citation's offsets address: its block, or the plan."""
         last: Mapping[ContentKind, int | None] = {
             "text": self._last_text,
             "thinking": self._last_thinking,

@@ -1,6 +1,7 @@
 """The wire's spelling of an event: what ``event.delta`` is, built when it is read.
 
-Source: protocol.md 3.3. Imported with the first of them: most programs read ``event.text``.
+The names are those of Cohere's API reference. Imported with the first of them, as most programs read
+``event.text``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The answers that are not 200: a status and a body to the exception that says what they say.
 
-Source: protocol.md 5.1 and 5.2. Never assume JSON: gateways answer HTML or text.
+Cohere's API answers JSON with ``message``; gateways in front of it answer HTML, text or other JSON.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def status_error(
     body: bytes,
     retry_after: float | None = None,
 ) -> StatusError:
-    """The exception for an answer that is not 200 (protocol.md 5.1, 5.2).
+    """The exception for an answer that is not 200.
 
     Args:
         status: the HTTP status.
@@ -70,12 +70,15 @@ _HINTS: Mapping[int, str] = {
     404: "check model= and base_url=",
 }
 MAX_WORDS = 500
+"""Characters kept of a server's words."""
 MAX_TYPE = 128
-"""Characters kept of a server's words and of its error type."""
+"""Characters kept of an error type."""
 _MAX_DEPTH = 4
+"""Levels of an error object that are followed."""
 _MAX_ITEMS = 5
+"""Items of a list that are read."""
 _MAX_PATH = 8
-"""How far an error object is followed: levels, list items, parts of a path in a request."""
+"""Parts of a path in a request that are shown."""
 
 
 def _error_details(body: bytes) -> tuple[str, str | None]:
@@ -250,12 +253,15 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 _WORD_KEYS = ("message", "Message", "msg", "detail", "error_description", "error_message", "errors")
+"""Keys of an error's words, the first that is there wins."""
 _NESTED_KEYS = ("error", "errors", "detail", "message", "Error", "fault")
+"""Keys that may hold another error object."""
 _WEAK_WORD_KEYS = ("description", "title", "reason", "faultstring")
-"""Keys of an error's words: the usual ones, those that may hold another error object, and those that
-are read if there is nothing else."""
+"""Keys of words that are read if there are no others."""
 _TYPE_KEYS = ("error_type", "type", "__type", "errorType", "code", "error_code", "status")
+"""Keys of an error's type, the first that is there wins."""
 _STATUS_KEYS = ("status", "code", "statusCode", "status_code", "httpStatus", "http_status")
+"""Keys of an HTTP status in the body."""
 _NOT_A_TYPE = frozenset({"error", "about:blank"})
 """``{"type": "error"}`` says nothing, and ``about:blank`` is RFC 9457's way to leave it out."""
 

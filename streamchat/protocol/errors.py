@@ -157,7 +157,7 @@ class TruncatedStreamError(TransportError):
 
 
 class StatusError(StreamChatError):
-    """The server answered with another status than 200 (protocol.md 5.1)."""
+    """The server answered with another status than 200."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class StatusError(StreamChatError):
         self.message = server_message
         """The server's own words, or the start of a body that was not JSON."""
         self.error_type = error_type
-        """The undocumented third key of the body (protocol.md 5.2), an open string."""
+        """``error_type`` of the body, which Cohere does not document; an open string."""
         self.request_id = request_id
         """``x-debug-trace-id``; quote it when you ask Cohere."""
         self.retry_after = retry_after
@@ -309,7 +309,7 @@ class UnexpectedContentTypeError(ProtocolError):
 class GenerationError(StreamChatError):
     """The answer failed on the server: finish reason ``ERROR`` or ``TIMEOUT``, or an error event.
 
-    Source: protocol.md 3.4.
+    The HTTP status is 200 by then; the same failure of a unary call is an HTTP 422.
     """
 
     def __init__(

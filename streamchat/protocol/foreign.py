@@ -7,7 +7,7 @@ with pydantic's validators) goes through ``TypeAdapter``: whoever made it has im
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -207,16 +207,25 @@ def _label(cls: Any) -> str:
 
 def _needs_a_class(core: Any) -> bool:
     """Whether a core schema holds ``type[...]``, which has a JSON Schema but fits no JSON."""
-    waiting = [core]
+    return any(
+        is_mapping(part) and part.get("type") == "is-subclass" for part in _parts(core, "default")
+    )
+
+
+def _parts(value: Any, left_out: str | None = None) -> Iterator[Any]:
+    """Plain data and all that it holds, in no order; what stands at the key ``left_out`` is skipped."""
+    waiting = [value]
     while waiting:
         part = waiting.pop()
+        yield part
         if is_mapping(part):
-            if part.get("type") == "is-subclass":
-                return True
-            waiting += (item for key, item in part.items() if key != "default")
+            waiting += part.values() if left_out is None else _without(part, left_out)
         elif is_list(part):
             waiting += part
-    return False
+
+
+def _without(part: Mapping[str, Any], left_out: str) -> Iterator[Any]:
+    return (item for key, item in part.items() if key != left_out)
 
 
 def _first_line(error: Exception) -> str:
@@ -286,17 +295,12 @@ def _types_of(
 
 
 def _property_names(schema: Any) -> frozenset[str]:
-    names: set[str] = set()
-    waiting = [schema]
-    while waiting:
-        part = waiting.pop()
-        if is_mapping(part):
-            if is_mapping(part.get("properties")):
-                names.update(part["properties"])
-            waiting += part.values()
-        elif is_list(part):
-            waiting += part
-    return frozenset(names)
+    return frozenset(
+        name
+        for part in _parts(schema)
+        if is_mapping(part) and is_mapping(properties := part.get("properties"))
+        for name in properties
+    )
 
 
 # --- non-finite numbers --------------------------------------------------------------------------
@@ -308,17 +312,10 @@ _NON_FINITE = re.compile(
 
 def _has_non_finite_text(value: Any) -> bool:
     """Whether plain data contains text that pydantic would read as NaN, infinity or a huge number."""
-    waiting = [value]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, str):
-            if len(part) < 64 and _NON_FINITE.fullmatch(part):
-                return True
-        elif is_mapping(part):
-            waiting += part.values()
-        elif is_list(part):
-            waiting += part
-    return False
+    return any(
+        isinstance(part, str) and len(part) < 64 and _NON_FINITE.fullmatch(part) is not None
+        for part in _parts(value)
+    )
 
 
 def _is_finite(value: Any) -> bool:

@@ -11,18 +11,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from streamchat.protocol.errors import FrameTooLargeError
 from streamchat.protocol.plain import (
     FLAT,
     is_mapping,
     nested_too_deeply,
     repair_surrogates,
 )
-from streamchat.protocol.sse import DEFAULT_MAX_BYTES, Frame
+from streamchat.protocol.sse import BlockDecoder, Frame
 
 __all__ = ["LineDecoder"]
-
-_BOM = b"\xef\xbb\xbf"
 
 
 class _Typed(msgspec.Struct):
@@ -32,7 +29,7 @@ class _Typed(msgspec.Struct):
 _decode_type = msgspec.json.Decoder(_Typed).decode
 
 
-class LineDecoder:
+class LineDecoder(BlockDecoder):
     """Cut a body of JSON lines into frames, incrementally.
 
     Args:
@@ -43,34 +40,7 @@ class LineDecoder:
     as soon as the LF of its line is in; :meth:`finish` returns the last one if its LF never came.
     """
 
-    __slots__ = ("_head", "_tail", "error", "is_between_blocks", "max_bytes")
-
-    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        if max_bytes < 1:
-            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        self.max_bytes = max_bytes
-        """The largest line, in bytes."""
-        # The start of the body while it may still be a byte order mark; None afterwards.
-        self._head: bytes | None = b""
-        self._tail = bytearray()
-        self.is_between_blocks = False
-        """Whether the last chunk ended with a line."""
-        self.error: FrameTooLargeError | None = None
-        """Set by :meth:`split` when a line passed the limit; the decoder is then of no use."""
-
-    def feed(self, chunk: bytes) -> list[Frame]:
-        """Take the next bytes and return the frames that they complete, perhaps none.
-
-        Raises:
-            FrameTooLargeError: a line passed the limit. Its ``frames`` holds what this chunk completed
-                before. Every later call raises it too.
-        """
-        frames = self._frames(self.split(chunk))
-        if self.error is not None:
-            error, self.error = self.error, FrameTooLargeError(limit=self.max_bytes)
-            error.frames = frames
-            raise error
-        return frames
+    __slots__ = ()
 
     def finish(self) -> list[Frame]:
         """The body has ended: the frame of a last line without LF, if that is a whole JSON value."""
@@ -115,22 +85,6 @@ class LineDecoder:
         if not line:
             return None
         return Frame(_type_of(line) or "message", line)
-
-    def _frames(self, lines: list[bytes]) -> list[Frame]:
-        return [frame for line in lines if (frame := self.parse(line)) is not None]
-
-    def _drop_byte_order_mark(self, chunk: bytes) -> bytes:
-        assert self._head is not None
-        head = self._head + chunk
-        if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._head = head
-            return b""
-        self._head = None
-        return head.removeprefix(_BOM)
-
-    def _give_up(self) -> None:
-        self._tail.clear()
-        self.error = FrameTooLargeError(limit=self.max_bytes)
 
 
 def _is_whole(line: bytes) -> bool:

@@ -20,7 +20,7 @@ __all__ = ["ChatResponse"]
 
 @attrs.define(eq=False, repr=False)
 class ChatResponse(Record):
-    """An answer in the shape of the unary API (protocol.md 4), complete or as far as it came.
+    """An answer in the shape of the unary API, complete or as far as it came.
 
     ``finish_reason`` tells which: it is ``None`` until ``message-end`` was seen.
     """
@@ -76,7 +76,7 @@ class ChatResponse(Record):
         Args:
             of: ``"text"`` (the default), ``"thinking"`` or ``"plan"``: each has its own citations.
                 A citation of a text or thinking block addresses the last one of its kind, unless
-                its ``content_index`` names another (protocol.md 3.3).
+                its ``content_index`` names another.
 
         Raises:
             ValueError: ``of`` is something else.
@@ -86,7 +86,8 @@ class ChatResponse(Record):
     def to_dict(self) -> dict[str, Any]:
         """The unary JSON shape as plain data, in wire order; what is empty is left out.
 
-        Differences that remain to a unary reply of the server are listed in protocol.md 4.
+        A unary reply of the server writes a tool's arguments otherwise: compactly and with sorted keys,
+        and as ``null`` if there are none.
 
         Raises:
             ValueError: something that JSON cannot say, or nesting far beyond the 200 levels that are

@@ -50,6 +50,8 @@ class _Definitions:
         self._kinds: dict[int, Kind] = {}
         self._names: dict[int, str] = {}
         self._sizes: dict[int, int] = {}
+        # Definitions that pydantic wrote, by our name: theirs, and the schema.
+        self._theirs: dict[str, tuple[str, Schema]] = {}
         self.schemas: dict[str, Schema] = {}
         self._recursive: set[int] = set()
         self._look_at(root)
@@ -135,10 +137,6 @@ class _Definitions:
                 self.schemas[names[name]] = renamed(schema)
         whole: Schema = renamed({key: item for key, item in raw.items() if key != "$defs"})
         return whole
-
-    @functools.cached_property
-    def _theirs(self) -> dict[str, tuple[str, Schema]]:
-        return {}
 
 
 def _kind_of(what: str, name: str, annotation: Any, reading: Reading, scope: Any) -> Kind:

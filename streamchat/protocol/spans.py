@@ -1,7 +1,7 @@
 """Which text a citation addresses, and text split into plain and cited runs; imports the vocabulary.
 
-Source: protocol.md 3.3, citation-start. Offsets are Python code points, counted from the start of
-one block; order and overlap of citations are not promised.
+Offsets are Python code points, counted from the start of one block, in every recorded citation; order
+and overlap of citations are not promised.
 """
 
 from __future__ import annotations

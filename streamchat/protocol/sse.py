@@ -22,7 +22,7 @@ import attrs
 from streamchat.protocol.errors import FrameTooLargeError
 from streamchat.protocol.record import Record
 
-__all__ = ["DEFAULT_MAX_BYTES", "Frame", "FrameDecoder", "encode_frame"]
+__all__ = ["DEFAULT_MAX_BYTES", "BlockDecoder", "Frame", "FrameDecoder", "encode_frame"]
 
 DEFAULT_MAX_BYTES = 16 * 1024 * 1024
 """Limit of one block. A citation repeats the whole document it cites, so one ``data:`` line can be
@@ -59,7 +59,75 @@ class Frame(Record):
         return self.data.decode("utf-8", "replace")
 
 
-class FrameDecoder:
+class BlockDecoder:
+    """What decoders of event streams and of JSON lines share: bytes to blocks, and blocks to frames.
+
+    Args:
+        max_bytes: the largest block; 16 MiB by default.
+    """
+
+    __slots__ = ("_head", "_tail", "error", "is_between_blocks", "max_bytes")
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+        self.max_bytes = max_bytes
+        """The largest block, in bytes."""
+        # The start of the stream while it may still be a byte order mark; None afterwards.
+        self._head: bytes | None = b""
+        # The unfinished block. A bytearray grows in place: with bytes and `+=` a 1 MiB block in
+        # 100-byte pieces takes 4.8 s instead of some milliseconds, and a list of pieces would cost
+        # twenty times the bytes when they come two at a time.
+        self._tail: bytearray = bytearray()
+        self.is_between_blocks = False
+        """Whether the last chunk ended with a block, and nothing of it counts for the next."""
+        self.error: FrameTooLargeError | None = None
+        """Set by :meth:`split` when a block passed the limit; the decoder is then of no use."""
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Take the next bytes and return the frames that they complete, perhaps none.
+
+        Raises:
+            FrameTooLargeError: a block passed the limit. Its ``frames`` holds what this chunk
+                completed before. Every later call raises it too.
+        """
+        frames = self._frames(self.split(chunk))
+        if self.error is not None:
+            error, self.error = self.error, FrameTooLargeError(limit=self.max_bytes)
+            error.frames = frames
+            raise error
+        return frames
+
+    def split(self, chunk: bytes) -> list[bytes]:
+        """Take the next bytes and return the blocks that they complete, perhaps none.
+
+        Does not raise: a block over the limit sets :attr:`error`, and the blocks before it are returned.
+        """
+        raise NotImplementedError
+
+    def parse(self, block: bytes, /) -> Frame | None:
+        """The frame of one block; ``None`` if it holds no data."""
+        raise NotImplementedError
+
+    def _frames(self, blocks: list[bytes]) -> list[Frame]:
+        return [frame for block in blocks if (frame := self.parse(block)) is not None]
+
+    def _drop_byte_order_mark(self, chunk: bytes) -> bytes:
+        """Drop one leading BOM, also when it comes in pieces."""
+        assert self._head is not None
+        head = self._head + chunk
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._head = head
+            return b""
+        self._head = None
+        return head.removeprefix(_BOM)
+
+    def _give_up(self) -> None:
+        self._tail.clear()
+        self.error = FrameTooLargeError(limit=self.max_bytes)
+
+
+class FrameDecoder(BlockDecoder):
     """Cut an event stream into frames, incrementally.
 
     Args:
@@ -72,41 +140,18 @@ class FrameDecoder:
     the standard says; there is nothing to call for it.
     """
 
-    __slots__ = (
-        "_after_cr",
-        "_head",
-        "_held_newline",
-        "_id",
-        "_line_start",
-        "_retry",
-        "_tail",
-        "error",
-        "is_between_blocks",
-        "max_bytes",
-    )
+    __slots__ = ("_after_cr", "_held_newline", "_id", "_line_start", "_retry")
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES, last_event_id: str = "") -> None:
-        if max_bytes < 1:
-            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        self.max_bytes = max_bytes
-        """The largest block, in bytes."""
+        super().__init__(max_bytes)
         self._id = last_event_id
         self._retry: int | None = None
-        # The start of the stream while it may still be a byte order mark; None afterwards.
-        self._head: bytes | None = b""
         self._after_cr = False
-        # The unfinished block. A bytearray grows in place: with bytes and `+=` a 1 MiB block in
-        # 100-byte pieces takes 4.8 s instead of some milliseconds, and a list of pieces would cost
-        # twenty times the bytes when they come two at a time. A final LF is held back from it,
-        # because it may be half of the blank line that ends the block.
-        self._tail = bytearray()
+        # A final LF is held back from the unfinished block, because it may be half of the blank line
+        # that ends the block.
         self._held_newline = False
         # Where the last line of it begins, as far as it was searched for comments.
         self._line_start = 0
-        self.is_between_blocks = False
-        """Whether the last chunk ended with a blank line, and nothing of it counts for the next."""
-        self.error: FrameTooLargeError | None = None
-        """Set by :meth:`split` when a block passed the limit; the decoder is then of no use."""
 
     @property
     def last_event_id(self) -> str:
@@ -118,28 +163,10 @@ class FrameDecoder:
         """The reconnection time in milliseconds; ``None`` while never set."""
         return self._retry
 
-    def feed(self, chunk: bytes) -> list[Frame]:
-        """Take the next bytes and return the frames that they complete, perhaps none.
-
-        Raises:
-            FrameTooLargeError: a block passed the limit. Its ``frames`` holds what this chunk
-                completed before. Every later call raises it too.
-        """
-        frames: list[Frame] = []
-        for block in self.split(chunk):
-            frame = self.parse(block)
-            if frame is not None:
-                frames.append(frame)
-        if self.error is not None:
-            error, self.error = self.error, FrameTooLargeError(limit=self.max_bytes)
-            error.frames = frames
-            raise error
-        return frames
-
     def split(self, chunk: bytes) -> list[bytes]:
         """Take the next bytes and return the blocks that they complete, perhaps none.
 
-        Not: raises. A block over the limit sets :attr:`error`; the blocks before it are returned.
+        Does not raise: a block over the limit sets :attr:`error`, and the blocks before it are returned.
         """
         blocks = self.cut(chunk)
         return [] if blocks is None else blocks.split(b"\n\n")
@@ -230,16 +257,6 @@ class FrameDecoder:
             event.decode("utf-8", "replace") or "message", b"\n".join(data), self._id, self._retry
         )
 
-    def _drop_byte_order_mark(self, chunk: bytes) -> bytes:
-        """Drop one leading BOM, also when it comes in pieces."""
-        assert self._head is not None
-        head = self._head + chunk
-        if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._head = head
-            return b""
-        self._head = None
-        return head.removeprefix(_BOM)
-
     def _normalise_line_ends(self, chunk: bytes) -> bytes:
         """CRLF and CR to LF. A CR at the very end counts at once; its LF is dropped if it comes."""
         if self._after_cr and chunk.startswith(b"\n"):
@@ -281,8 +298,7 @@ class FrameDecoder:
 
     def _give_up(self) -> None:
         self._line_start = 0
-        self._tail.clear()
-        self.error = FrameTooLargeError(limit=self.max_bytes)
+        super()._give_up()
 
 
 def _lines(block: bytes) -> Iterable[bytes]:

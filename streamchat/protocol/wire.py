@@ -1,6 +1,6 @@
 """The JSON objects of the stream as msgspec structs, one for each event; used by the codec alone.
 
-Source: protocol.md 3.3; the nesting is the wire's own. A struct takes only what the event cannot do
+The nesting is the wire's own, as in Cohere's API reference. A struct takes only what the event cannot do
 without, and ignores unknown keys. ``decode_wire`` reads the bytes in one pass: the tagged union finds
 ``type`` wherever it stands in the object.
 """

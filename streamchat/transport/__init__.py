@@ -58,7 +58,7 @@ SslContext = ssl_module.SSLContext
 
 READ_BUFFER = 16 * 1024
 """Bytes aiohttp may hold for a stream whose consumer is slow: 124 KiB of memory a stalled stream
-instead of 1,092 at aiohttp's default of 256 KiB (faults.md 5.5)."""
+instead of 1,092 at aiohttp's default of 256 KiB (measured with aiohttp 3.14.5)."""
 LARGE_BODY = 1024 * 1024
 """aiohttp warns about larger request bodies unless they are files."""
 
@@ -131,7 +131,7 @@ class Transport:
         """Send the request and return when status and headers are there.
 
         A stale pooled connection is replaced once at no cost: the server closed it while it was
-        idle, so it never saw the request.
+        idle, so it never saw the request (RFC 9112 9.3.1). aiohttp does so for idempotent methods only.
 
         Args:
             headers: of the request.
@@ -167,7 +167,7 @@ class Transport:
         """Why a new connection was closed unanswered, if that is to be known.
 
         Most TLS servers just close a plain one, as does a server that fails. The first must not be
-        tried again while the second should be (faults.md F07, F16), and only asking tells them
+        tried again while the second should be, and only asking tells them
         apart: on a connection of its own, without key and prompt. It is not done where plain http
         was ever answered, and once where it was not.
         """
@@ -301,7 +301,7 @@ class Transport:
     def _leave_parent(self) -> None:
         """In a forked child: let go of the parent's sockets without touching them.
 
-        Two processes on one connection get each other's answers (faults.md 1, 14), and closing it
+        Two processes on one connection get each other's answers, and closing it
         here, even by collecting it, would reach into the event loop that the parent still uses.
         """
         if self._process != os.getpid():

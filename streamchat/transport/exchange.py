@@ -13,14 +13,16 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from streamchat.protocol.errors import ProtocolError, StreamChatError, TransportError
+from streamchat.transport.connections import retrieve
 from streamchat.transport.decoding import Decoder
 from streamchat.transport.failures import failed_body, forget_frames, not_http, truncated
 
 __all__ = ["DecodedExchange", "Exchange", "is_malformed"]
 
 DRAIN_SECONDS = 0.1
+"""Time spent after the answer to get the connection back."""
 DRAIN_BYTES = 16 * 1024
-"""What is spent after the answer to get the connection back (faults.md F64)."""
+"""Bytes read for the same."""
 READ_BYTES = 32 * 1024
 """What is read at a time. Twice as much would cost 1 % less an event (benchmarks/decode.py) and hold
 436 KiB in a stalled stream of a flood instead of 190 (tests/resources)."""
@@ -32,8 +34,9 @@ LEFT_BYTES = 4 * 1024 * 1024
 """What may be parsed at the end of a TLS connection, twice this at most. 256 KiB can be waiting there,
 and aiohttp does not decompress them, so nothing of an answer is lost."""
 ERROR_BODY_SECONDS = 5.0
+"""Time for a body that is no event stream, which may be endless or slow."""
 ERROR_BODY_BYTES = 64 * 1024
-"""What is read of a body that is no event stream (faults.md F36)."""
+"""Bytes read of it."""
 
 
 class Exchange:
@@ -166,12 +169,12 @@ class Exchange:
             # The pool may keep the connection for hours: leave nothing of this exchange on it.
             self._lost.remove_done_callback(self._wake)
             if self._lost.done():
-                _retrieve(self._lost)  # its loop may be closed, and takes no callback then
+                retrieve(self._lost)  # its loop may be closed, and takes no callback then
             else:
                 # The connection may still be reset: while a body that the server did not wait for is
                 # being sent, or in the pool. One callback per connection, however many exchanges.
-                self._lost.remove_done_callback(_retrieve)
-                self._lost.add_done_callback(_retrieve, context=Context())
+                self._lost.remove_done_callback(retrieve)
+                self._lost.add_done_callback(retrieve, context=Context())
             self._lost = None
         if self._ending is not None:
             self._ending.forget()
@@ -192,7 +195,10 @@ class Exchange:
             transport.max_size = RECEIVE_BYTES  # type: ignore[union-attr]
 
     def _wake_when_lost(self) -> None:
-        """Wake the reader when the connection closes and aiohttp forgets to (faults.md 1, 2a)."""
+        """Wake the reader when the connection closes and aiohttp forgets to.
+
+        aiohttp 3.14.5 does so when malformed chunks come in a later segment than the headers.
+        """
         connection = self._response.connection
         protocol = connection.protocol if connection is not None else None
         # A healthy protocol is falsy, because it inherits the length of a queue.
@@ -201,7 +207,7 @@ class Exchange:
             self._lost.add_done_callback(self._wake)
 
     def _wake(self, lost: asyncio.Future[None]) -> None:
-        _retrieve(lost)
+        retrieve(lost)
         if not self._content.is_eof() and self._content.exception() is None:
             malformed = self._is_malformed()
             self._content.set_exception((not_http if malformed else truncated)(self._host))
@@ -213,7 +219,7 @@ class Exchange:
         return self._malformed or is_malformed(protocol)
 
     def _left_behind(self) -> bytes:
-        """Bytes that arrived before the failure and that aiohttp would drop (faults.md 1, 3).
+        """Bytes that arrived before the failure and that aiohttp would drop, as its read() raises at once.
 
         The attribute is private: no public way leads to them. A test holds it to its meaning.
         """
@@ -348,9 +354,3 @@ class _Ending:
         # That one may be in charge already.
         if self._protocol.connection_lost == self.before_lost:
             del self._protocol.__dict__["connection_lost"]
-
-
-def _retrieve(lost: asyncio.Future[None]) -> None:
-    """Look at why a connection was lost, so that asyncio does not report that nobody did."""
-    if not lost.cancelled():
-        lost.exception()

@@ -1,6 +1,6 @@
 """What aiohttp raises, as ours: the safe facts are copied, nothing is chained.
 
-aiohttp's exceptions hold the bearer token and pieces of the response (faults.md 5.12), so none of
+aiohttp's exceptions hold the bearer token and pieces of the response in ``args`` and ``repr``, so none of
 them may travel further, not even as ``__context__``: callers of these functions leave their
 ``except`` block before they raise.
 """
@@ -80,13 +80,13 @@ def failed_body(error: Exception, host: str, *, malformed: bool) -> TransportErr
     Args:
         error: as caught around reading.
         host: host and port, for the message.
-        malformed: whether the parser gave the connection up (faults.md F49).
+        malformed: whether the parser gave the connection up, as over malformed chunks (RFC 9112 7.1).
     """
     if isinstance(error, TransportError | ProtocolError):
         return copy(error)  # set by abort(), or by the guard for lost connections
     cause = error.__cause__
     if isinstance(error, aiohttp.ClientPayloadError):
-        # The Python parser keeps the connection over trailers that are too long or too many (F51).
+        # The Python parser keeps the connection over trailers that are too long or too many.
         # A PayloadEncodingError is what both parsers say about an end that comes too early.
         outsize = isinstance(cause, BadHttpMessage) and not isinstance(cause, PayloadEncodingError)
         if malformed or outsize:
@@ -105,7 +105,7 @@ def failed_body(error: Exception, host: str, *, malformed: bool) -> TransportErr
 def failed_request(
     error: Exception, *, host: str, secure: bool, connect_timeout: float | None, elapsed: float
 ) -> StreamChatError:
-    """What went wrong before there was a response (faults.md 3.1 and 3.2).
+    """What went wrong before there was a response.
 
     Args:
         error: as caught around the request.

@@ -183,13 +183,13 @@ def _fits(pattern: str, host: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, int | None]:
-    """An entry's host, without brackets, and its port."""
-    bracketed = re.fullmatch(r"\[([^]]*)\](/\d+)?(?::(\d+))?", entry)
+    """An entry's host, without brackets, and its port of up to five digits."""
+    bracketed = re.fullmatch(r"\[([^]]*)\](/\d+)?(?::(\d{1,5}))?", entry)
     if bracketed:
         host, length, port = bracketed.groups()
         return f"{host}{length or ''}", int(port) if port else None
     host, colon, port = entry.rpartition(":")
-    if colon and ":" not in host and port.isdecimal():
+    if colon and ":" not in host and re.fullmatch(r"\d{1,5}", port):
         return host, int(port)
     return entry, None
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from typing import Any
 import pytest
 
 from streamchat import FanOutResult, Stop, StopReachedError
-from streamchat.cli.batch import counted, until_stopped
+from streamchat.cli.batch import DEMO, counted, until_stopped
 from streamchat.stops import StopCount
+from tests import packages
 from tests.cli.command import COMMAND, Ran, environment, on_terminal, run, run_async, started
 from tests.cli.test_batch import Changing, asked, batch, echo, env, failing, rows, write
 from tests.frames import body, plain
@@ -212,6 +214,8 @@ def test_utf16_is_refused_with_a_sentence(
         ("in.jsonl", gzip.compress(b'{"prompt": "a"}\n', mtime=0)[:-2] + b"xx", "broken or cut off"),
         ("in.jsonl", gzip.compress(b'{"prompt": "a"}\n' * 9999, mtime=0)[:-20], "cut off behind line"),
         ("in.jsonl.zst", b"\x28\xb5\x2f\xfd\0", "zst"),
+        ("in.jsonl.zst", b"\x28\xb5\x2f\xfd" + bytes(40), "zst"),
+        ("in.jsonl.zst", b"\x28\xb5\x2f\xfd" + b"\xff" * 40, "zst"),
         ("in.jsonl", b"\x28\xb5\x2f\xfd\x20\x10\x10\0\0{\n", "zst"),
     ],
 )  # fmt: skip
@@ -264,11 +268,11 @@ def test_a_device_is_no_input(tmp_path: Path, name: str) -> None:
 
 async def test_zst_files(tmp_path: Path, source: Path) -> None:
     """Read and written where the package is there, and resumed; a cut input is not taken for a whole one."""
-    zstandard = pytest.importorskip("zstandard")
+    zstd = packages.zstd()
     packed = tmp_path / "in.jsonl.zst"
-    packed.write_bytes(zstandard.compress(source.read_bytes()[:20]))
+    packed.write_bytes(zstd.compress(source.read_bytes()[:20]))
     with packed.open("ab") as file:
-        file.write(zstandard.compress(source.read_bytes()[20:]))
+        file.write(zstd.compress(source.read_bytes()[20:]))
     out = tmp_path / "out.jsonl.zst"
     async with serve(echo) as wire:
         assert (await batch(wire, packed, "-o", out)).code == 0
@@ -276,16 +280,38 @@ async def test_zst_files(tmp_path: Path, source: Path) -> None:
         assert len(wire.requests) == 5
         packed.write_bytes(packed.read_bytes()[:-5])
         assert "cut off" in (await batch(wire, packed, "-o", tmp_path / "o.jsonl")).err
-    whole = zstandard.ZstdDecompressor().stream_reader(out.read_bytes(), read_across_frames=True)
-    assert texts(whole.read()) == list("abcde")
+    assert texts(zstd.decompress(out.read_bytes())) == list("abcde")
+
+
+@pytest.mark.parametrize("name", ["in.jsonl.zst", "in.jsonl"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda whole: whole[:-9],
+        lambda whole: whole + b"xyz",
+        lambda whole: whole[:9000] + bytes(100) + whole[9100:],
+    ],
+    ids=["cut off", "more behind it", "changed in the second frame"],
+)
+def test_broken_zst_is_found_before_anything_is_sent(
+    tmp_path: Path, name: str, broken: Callable[[bytes], bytes]
+) -> None:
+    """As broken gzip is, and with the last line that could be read."""
+    zstd, draw = packages.zstd(), random.Random(5)
+    lines = [b'{"prompt": "%s"}\n' % draw.randbytes(300).hex().encode() for _ in range(40)]
+    whole = zstd.compress(b"".join(lines[:20])) + zstd.compress(b"".join(lines[20:]))
+    (tmp_path / name).write_bytes(broken(whole))
+    ran = run("batch", tmp_path / name, "-o", tmp_path / "o.jsonl", env=NOWHERE)
+    assert (ran.code, "zstd data is broken or cut off behind line " in ran.err) == (2, True), (
+        ran.err
+    )
+    assert not (tmp_path / "o.jsonl").exists()
 
 
 async def test_zst_on_a_pipe(tmp_path: Path, source: Path) -> None:
     """Found out by its first bytes, as it has no name; empty frames too."""
-    zstandard = pytest.importorskip("zstandard")
-    (tmp_path / "packed").write_bytes(
-        zstandard.compress(b"") + zstandard.compress(source.read_bytes())
-    )
+    zstd = packages.zstd()
+    (tmp_path / "packed").write_bytes(zstd.compress(b"") + zstd.compress(source.read_bytes()))
     async with serve(echo) as wire:
         code, out, err = await shell(wire, "cat packed | $batch - -o -", tmp_path)
     assert code == 0, err
@@ -381,13 +407,13 @@ async def test_rows_of_another_server_are_refused(tmp_path: Path, source: Path, 
     async with serve(echo) as wire, serve(echo) as other:
         assert (await ask(wire, first)).code == 0
         before = out.read_bytes()
-        for wrong in [
-            await ask(wire, second),
-            *([] if first == "demo" else [await ask(other, first)]),
-        ]:
+        names = {"demo": DEMO, "server": wire.url}
+        refused = {names[second]: await ask(wire, second)}
+        if first == "server":
+            refused[other.url] = await ask(other, first)
+        for name, wrong in refused.items():
             assert wrong.code == 2, wrong.err
-            assert "are answers of" in wrong.err
-            assert "demo server" in wrong.err or other.url in wrong.err
+            assert f"are answers of {names[first]}, not of {name}: " in wrong.err
         assert out.read_bytes() == before
         asked_before = len(wire.requests)
         assert (await ask(wire, first)).code == 0

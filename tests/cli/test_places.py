@@ -318,8 +318,13 @@ def test_an_output_that_cannot_be_is_wrong_usage(tmp_path: Path, source: Path, k
 NAME = "e[red]f[bold]\x1b]52;c;aGk=\x07\x9b31m\u202e\u200b\U000e0041\n.jsonl"
 
 
-@pytest.mark.parametrize("name", [NAME, "g[link=file:evil]h.jsonl"])
-async def test_a_file_name_cannot_control_the_terminal(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "markup"),
+    [(NAME, "e[red]f[bold]"), ("g[link=file:evil]h.jsonl", "g[link=file:evil]h")],
+)
+async def test_a_file_name_cannot_control_the_terminal(
+    tmp_path: Path, name: str, markup: str
+) -> None:
     """It is neither an escape sequence nor rich's markup, in the table or in a message."""
     source = tmp_path / name
     source.write_text(LINE + "bad\n")
@@ -337,5 +342,4 @@ async def test_a_file_name_cannot_control_the_terminal(tmp_path: Path, name: str
     for text in (seen, missing.err):
         assert not {"\x1b]", "\x07", "\x9b", "\u202e", "\u200b", "\U000e0041"} & set(text)
         assert "\x1b]" not in text
-    assert name[:4] in seen.replace("\n", "")
-    assert "[link=" in seen or "[red]f[bold]" in seen
+        assert markup in text

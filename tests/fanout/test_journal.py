@@ -28,6 +28,7 @@ from streamchat.journal import FIELDS, Journal, SyncEvery, request_key
 from streamchat.journal import keys as keys_of_journal
 from streamchat.journal.packing import packing_of
 from streamchat.protocol.errors import ConfigurationError
+from tests import packages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -296,6 +297,31 @@ def test_a_key_that_is_none(out: Path) -> None:
         with pytest.raises(ValueError, match="request_key"):
             Journal.resume(out, [key("b"), bad])
     assert out.read_bytes() == before
+
+
+def _broken_keys() -> Iterator[str]:
+    yield key("a")
+    raise RuntimeError("the input is gone")
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        (_broken_keys, RuntimeError),
+        (lambda: [key("a"), "abc"], ValueError),
+        (lambda: [key("a"), 5], ValueError),
+        (lambda: None, TypeError),
+    ],
+    ids=["raises", "no key", "no text", "no iterable"],
+)
+def test_wrong_keys_leave_no_file_behind(
+    tmp_path: Path, name: str, given: Callable[[], Any], error: type[Exception]
+) -> None:
+    """The keys are read before a file is opened: there is nothing to clean up."""
+    with pytest.raises(error):
+        Journal.resume(tmp_path / name, given())
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_are_moved_as_they_are(out: Path) -> None:
@@ -961,7 +987,7 @@ def test_a_journal_without_a_source_is_adopted_on_purpose_only(out: Path) -> Non
 def packed(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """An output that is compressed."""
     if request.param == "zst":
-        pytest.importorskip("zstandard")
+        packages.zstd()
     return tmp_path / f"out.jsonl.{request.param}"
 
 
@@ -1048,9 +1074,10 @@ def test_a_file_that_is_not_compressed_so_is_not_replaced(
 
 def test_zst_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names it, and no file is made."""
-    monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(ConfigurationError, match="zstandard"):
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    with pytest.raises(ConfigurationError, match=r"pip install backports\.zstd"):
         Journal.create(tmp_path / "out.zst")
-    with pytest.raises(ConfigurationError, match="zstandard"):
+    with pytest.raises(ConfigurationError, match=r"pip install backports\.zstd"):
         Journal.resume(tmp_path / "out.zst", keys("a"))
     assert not list(tmp_path.iterdir())

@@ -669,7 +669,14 @@ def test_the_log_is_bounded() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("limit", [True, "1", [], math.nan, math.inf, 0, 0.5, -1])
+NOT_FINITE = (
+    *(math.nan, math.inf, -math.inf, 10**400, -(10**400)),
+    *(pytest.param(sign * 10**5000, id=f"{sign}e5000") for sign in (1, -1)),
+)
+"""``math.isfinite`` overflows above 1.8e308; ``str`` refuses an integer of more than 4,300 digits."""
+
+
+@pytest.mark.parametrize("limit", [True, "1", [], *NOT_FINITE, 0, 0.5, -1])
 @pytest.mark.parametrize("name", ["rpm", "tpm"])
 def test_a_limit_is_a_number_from_one(name: str, limit: Any) -> None:
     """Anything else is refused, by name."""
@@ -678,7 +685,7 @@ def test_a_limit_is_a_number_from_one(name: str, limit: Any) -> None:
         Limiter(**{name: limit})
 
 
-@pytest.mark.parametrize("number", [True, "1", None, math.nan, math.inf, -1])
+@pytest.mark.parametrize("number", [True, "1", None, *NOT_FINITE, -1])
 @pytest.mark.parametrize("method", ["admit", "pause", "settle"])
 async def test_other_numbers_are_checked_too(method: str, number: Any) -> None:
     """Tokens and seconds: finite and not negative."""

@@ -11,7 +11,6 @@ import asyncio
 import decimal
 import io
 import json
-import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -31,9 +30,10 @@ from tests.cli import command
 from tests.fuzz import inputs
 from tests.hostile.answers import CLOSE, END, HELLO, OPEN, START, event, said
 from tests.hostile.measure import Beat
+from tests.timed import SOON, TIMED
 from tests.wire.server import Request, Wire, serve
 
-HELD = 0.1 if os.environ.get("STREAMCHAT_TIMED") == "1" else 5.0
+HELD = 0.1 if TIMED else 5.0
 """Seconds for which the loop may be held: 0.1 on a quiet machine, else what only a hang takes."""
 KEY = "sk+AbCd/EfGh1234==IjKl/9876+MnOp=="
 
@@ -92,10 +92,11 @@ async def test_a_retry_after_without_end_pauses_others_for_max_retry_after(heade
     limiter = Limiter(rpm=6000)
     started = time.monotonic()
     async with against(bad, GOOD, retry=Retry(max_retry_after=0.2)) as (client, wire):
-        fan = client.fan_out(["a", "b", "c"], concurrency=1, limiter=limiter)
-        assert [result.ok async for result in fan] == [False, True, True]
+        async with asyncio.timeout(SOON):
+            fan = client.fan_out(["a", "b", "c"], concurrency=1, limiter=limiter)
+            assert [result.ok async for result in fan] == [False, True, True]
         assert len(wire.requests) == 3
-    assert 0.2 <= time.monotonic() - started < 2
+    assert time.monotonic() - started >= 0.2
 
 
 @pytest.mark.parametrize("tokens", [2**53, 1e300, 10**12, int("9" * 300), -1, "9" * 400])
@@ -104,7 +105,7 @@ async def test_a_usage_beyond_all_bounds_does_not_block_a_limit_of_tokens(tokens
     end = said({"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": usage}})
     limiter = Limiter(tpm=100_000_000)
     async with against(response(START + OPEN + HELLO + CLOSE + end), GOOD) as (client, _):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON):
             fan = client.fan_out([str(n) for n in range(5)], concurrency=1, limiter=limiter)
             assert [result.ok async for result in fan] == [True] * 5
 
@@ -161,14 +162,16 @@ async def test_nesting_has_one_limit_for_reading_and_writing(template: str, dept
     """An answer that was read can be written; one that cannot be written was refused."""
     nest = template.replace("@@", "[" * depth + "]" * depth)
     async with against(response(START + OPEN + event(nest) + HELLO + CLOSE + END)) as (client, _):
-        try:
+        if depth <= 190 and '"type"' in template:
             answer = await client.chat("Hi")
-        except StreamChatError as error:
-            assert len(str(error)) < 300
-            assert depth > 190 or '"type"' not in template
-        else:
-            assert depth < 201
+            assert answer.text == ("" if "message-end" in template else "Hello")
             assert encode_json(answer.to_dict())
+            return
+        with pytest.raises(DecodeError) as caught:
+            await client.chat("Hi")
+    error = str(caught.value)
+    assert len(error) < 300
+    assert depth <= 190 or "more than 200 levels" in error or "more than 100000 JSON" in error
 
 
 @pytest.mark.parametrize(
@@ -235,7 +238,7 @@ async def test_a_stop_iteration_of_a_tool_is_its_failure(
     call = inputs.call(0, chosen.name, '{"city":"x"}')
     body = said(inputs.START) + said(call) + said(inputs.finish("TOOL_CALL"))
     async with against(response(body), GOOD) as (client, wire):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SOON):
             await client.run_tools("Hi", tools=[chosen], max_steps=2)
         assert len(wire.requests) == 2
 
@@ -389,9 +392,7 @@ def test_the_schema_of_a_tower_of_types_grows_by_definitions() -> None:
     for level in range(1, 17):
         fields = {"a": attrs.field(type=kind), "b": attrs.field(type=kind)}
         kind = attrs.make_class(f"C{level}", fields)
-    started = time.process_time()
     assert len(json.dumps(object_schema(kind, "into="))) < 20_000
-    assert time.process_time() - started < 1
 
 
 # --- LocalServer ---------------------------------------------------------------------------------
@@ -440,5 +441,5 @@ async def test_the_local_server_answers_or_refuses_a_heavy_schema_within_a_secon
         beat.stop()
     assert status < 500
     assert (status == 200) == (name == "allOf")
-    assert seconds < 1.5
+    assert seconds < 1.5 or not TIMED
     assert beat.worst <= HELD

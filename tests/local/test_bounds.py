@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -32,12 +32,6 @@ from streamchat.protocol.plain import encode_json
 USER = {"role": "user", "content": "Weather in Lima?"}
 HELLO: dict[str, Any] = {"model": "m", "messages": [USER]}
 SECRET = "sk-very-secret"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[LocalServer]:
-    async with LocalServer() as server:
-        yield server
 
 
 async def connect(server: LocalServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -510,13 +504,25 @@ async def test_the_rest_of_a_refused_body_is_not_taken_for_a_request(
     server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither is its time limit: the connection stays open for the next request."""
-    monkeypatch.setattr("streamchat.local.wire.RECEIVE_TIMEOUT", 0.05)
+    limit, timers = 12345.0, list[asyncio.TimerHandle]()
+    monkeypatch.setattr("streamchat.local.wire.RECEIVE_TIMEOUT", limit)
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def noting(delay: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        timer = call_later(delay, *arguments, **options)
+        if delay == limit:
+            timers.append(timer)
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", noting)
     reader, writer = await connect(server)
     whole = request(HELLO).replace(b"/v2/chat", b"/v9/chat")
     writer.write(whole[:-10])
     refused(await read_response(reader), 404, "404 page not found")
+    assert timers
+    assert all(timer.cancelled() for timer in timers)
     writer.write(whole[-10:])
-    await asyncio.sleep(0.1)
     writer.write(request(HELLO))
     assert (await read_response(reader))[0] == 200
     writer.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,8 +13,8 @@ from streamchat.local.checks import RefusalError, check
 from streamchat.local.model import answer
 from streamchat.local.unary import fold
 from streamchat.local.words import names
+from tests.protocol.helpers import SHARED, needs_shared
 
-RECORDINGS = Path(__file__).parents[2] / "../shared/recordings"
 STRING = {"type": "string"}
 INTEGER = {"type": "integer"}
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "What is RAG?"}]}
@@ -57,18 +55,6 @@ def text(question: str | list[Any], **fields: Any) -> str:
 # --- HTTP ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[LocalServer]:
-    async with LocalServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 @pytest.mark.parametrize("accept", ["application/json", "Application/JSON; q=0.9, text/html"])
 @pytest.mark.parametrize("pace", [None, 1e6])
 async def test_accept_json_gets_json_lines(
@@ -93,12 +79,11 @@ async def test_accept_json_gets_json_lines(
     assert said == text("What is RAG?")
 
 
+@needs_shared
 async def test_json_lines_have_the_recorded_form(
     server: LocalServer, session: aiohttp.ClientSession
 ) -> None:
-    folder = RECORDINGS / "M-Lai-ai__LLM-Provider-reference"
-    if not folder.exists():
-        pytest.skip("the recordings are not here")
+    folder = SHARED / "recordings" / "M-Lai-ai__LLM-Provider-reference"
     (recording,) = folder.glob("*.ndjson")
 
     def form(lines: bytes) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from importlib.util import find_spec
 from typing import Any
 
 import attrs
@@ -16,10 +15,6 @@ from tests.generated_types import generated_type, parameter_of
 
 TYPES = 2000
 CHUNKS = 20
-
-pytestmark = pytest.mark.skipif(
-    find_spec("streamchat.local.formats") is None, reason="the model does not fill formats yet"
-)
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -6,8 +6,7 @@ import asyncio
 import gc
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -19,8 +18,9 @@ from streamchat.local.server import paced
 from streamchat.protocol.codec import decode_event
 from streamchat.protocol.events import ContentDelta, Event
 from streamchat.protocol.sse import FrameDecoder
+from tests.protocol.helpers import SHARED, needs_shared
 
-RECORDINGS = Path(__file__).parents[2] / "../shared/recordings/langchain-ai__langchain-cohere"
+RECORDINGS = SHARED / "recordings" / "langchain-ai__langchain-cohere"
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "What is RAG?"}]}
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -35,22 +35,8 @@ TOOL: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[LocalServer]:
-    async with LocalServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 def _recorded(name: str) -> Any:
     path = RECORDINGS / name
-    if not path.exists():
-        pytest.skip("the recordings are not here")
     return (
         json.loads(path.read_text("utf-8")) if path.suffix == ".json" else path.read_text("utf-8")
     )
@@ -84,6 +70,7 @@ def http(body: Any, *, host: str = "localhost", extra: str = "") -> bytes:
 # --- the wire ------------------------------------------------------------------------------------
 
 
+@needs_shared
 async def test_headers_are_the_recorded_ones(server: LocalServer) -> None:
     recorded: dict[str, str] = _recorded("test_stream.0.json")["headers"]
     wire = await raw(server, http(HELLO | {"stream": True}), b"\r\n\r\n")
@@ -96,6 +83,7 @@ async def test_headers_are_the_recorded_ones(server: LocalServer) -> None:
     assert re.fullmatch("[0-9a-f]{32}", ours["x-debug-trace-id"])
 
 
+@needs_shared
 async def test_the_stream_has_the_recorded_form(
     server: LocalServer, session: aiohttp.ClientSession
 ) -> None:
@@ -296,6 +284,7 @@ async def test_bad_requests_are_refused_in_cohere_s_words(
         "422_test_invoke_multiple_tools.1.9c1e59c.error.json",
     ],
 )
+@needs_shared
 async def test_recorded_refusals_are_given_again(
     server: LocalServer, session: aiohttp.ClientSession, name: str
 ) -> None:
@@ -305,11 +294,10 @@ async def test_recorded_refusals_are_given_again(
     assert json.loads(body)["message"] == recorded["body"]["message"]
 
 
+@needs_shared
 async def test_recorded_requests_are_answered(
     server: LocalServer, session: aiohttp.ClientSession
 ) -> None:
-    if not RECORDINGS.exists():
-        pytest.skip("the recordings are not here")
     answered = 0
     for path in sorted(RECORDINGS.glob("*.json")):
         recorded = json.loads(path.read_text("utf-8"))

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -26,10 +27,13 @@ from streamchat.protocol.events import (
     ToolCallEnd,
     UnknownEvent,
 )
+from streamchat.protocol.schema import Parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data"
 SHARED = ROOT.parent / "shared"
+CANARY = "canary-7431"
+"""A value that no message may repeat."""
 FUZZ = int(os.environ.get("STREAMCHAT_FUZZ", "1"))
 """Times as many examples as usual, and other ones each time; 1 in CI: the same ones each time."""
 
@@ -47,6 +51,16 @@ def examples(count: int) -> settings:
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
+
+
+def parameters(kind: Any, names: dict[str, Any] | None = None) -> Parameters:
+    """Those of a function with one parameter of the type; ``names`` are its module's, for references."""
+
+    def f(x: Any) -> None: ...
+
+    f = FunctionType(f.__code__, names or {}, "f")
+    f.__annotations__ = {"x": kind}
+    return Parameters.of(f, "f")
 
 
 # --- cutting -------------------------------------------------------------------------------------

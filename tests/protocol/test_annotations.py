@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import sys
 import types
@@ -38,17 +39,12 @@ import typing_extensions
 from streamchat.protocol.kinds import Misfit
 from streamchat.protocol.plain import MAX_DEPTH
 from streamchat.protocol.schema import Answer, Parameters
+from tests.timed import SOON
 
-CANARY = "canary-7431"
+from . import helpers
+from .helpers import CANARY
 
-
-def parameters(kind: Any, name: str = "x") -> Parameters:
-    """Those of a function with one parameter of the type."""
-
-    def f(x: Any) -> None: ...
-
-    f.__annotations__ = {"x": kind}
-    return Parameters.of(f, "f")
+parameters = functools.partial(helpers.parameters, names=globals())
 
 
 def said(kind: Any) -> dict[str, Any]:
@@ -627,7 +623,7 @@ LONG: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(SOON)
 @pytest.mark.parametrize(("kind", "text"), LONG, ids=lambda each: str(each)[:20])
 def test_long_text_is_refused_at_once(kind: Any, text: str) -> None:
     """No pattern and no number takes longer than the text is long."""

@@ -47,7 +47,7 @@ from streamchat.protocol.errors import (
 )
 from streamchat.protocol.messages import AssistantMessage, TextContent
 
-CANARY = "canary-7431"
+from .helpers import CANARY
 
 TREE: dict[type, tuple[type, ...]] = {
     StreamChatError: (Exception,),

@@ -28,18 +28,7 @@ from streamchat.protocol.kinds import Misfit
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.schema import Answer, Parameters, plain_value
 
-from .helpers import ROOT
-
-CANARY = "canary-7431"
-
-
-def parameters(kind: Any) -> Parameters:
-    """Those of a function with one parameter of the type."""
-
-    def f(x: Any) -> None: ...
-
-    f.__annotations__ = {"x": kind}
-    return Parameters.of(f, "f")
+from .helpers import CANARY, ROOT, parameters
 
 
 class Address(BaseModel):

@@ -28,9 +28,7 @@ from streamchat.protocol.events import (
 from streamchat.protocol.messages import Citation, ToolCall, ToolCallFunction, Usage
 from streamchat.protocol.response import ChatResponse
 
-from .helpers import read_all
-
-CANARY = "canary-7431"
+from .helpers import CANARY, read_all
 
 
 def event(kind: str, index: int | None = 0, **message: Any) -> dict[str, Any]:

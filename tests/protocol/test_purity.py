@@ -18,7 +18,7 @@ from .helpers import ROOT
 PACKAGE = ROOT / "streamchat"
 
 TIERS: list[set[str]] = [
-    {"_version"},
+    {"_version", "finite"},
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain", "protocol.record"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
@@ -33,7 +33,7 @@ TIERS: list[set[str]] = [
     {"protocol.json_answers"},
     {"protocol.events", "protocol.request"},
     {"protocol.from_json", "protocol.wire", "protocol.places"},
-    {"protocol.codec", "protocol.structure"},
+    {"protocol.codec"},
     {"protocol.accumulator", "protocol.lane", "protocol.converters"},
     {"protocol.reader"},
     {"protocol"},

@@ -21,9 +21,7 @@ import pytest
 from streamchat.protocol.kinds import Misfit
 from streamchat.protocol.schema import Answer, Parameters, object_schema, plain_value
 
-from .helpers import ROOT
-
-CANARY = "canary-7431"
+from .helpers import CANARY, ROOT
 
 
 class Color(enum.Enum):

@@ -139,6 +139,15 @@ def test_a_key_that_no_header_takes_is_refused(key: str) -> None:
     assert checked_key(Secret("")) is None is checked_key(Secret("\n"))
 
 
+@pytest.mark.parametrize("size", [4097, 1_000_000])
+def test_a_key_that_is_too_long_is_called_so(size: int) -> None:
+    """Nothing is around it: its length is what is wrong."""
+    with pytest.raises(ConfigurationError, match="longer than 4,096 characters") as caught:
+        checked_key(Secret("k" * size))
+    assert "kkk" not in str(caught.value)
+    assert checked_key(Secret("k" * 4096)) == "k" * 4096
+
+
 # --- headers -------------------------------------------------------------------------------------
 
 CONNECTION_HEADERS = [

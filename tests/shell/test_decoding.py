@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import os
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from streamchat import ProtocolError, TruncatedStreamError
 from streamchat.transport.decoding import STEP_BYTES, Decoder, codings
+from tests import packages
 from tests.frames import body, plain
 
 ANSWER = body(plain())
@@ -39,19 +38,12 @@ def _brotli(data: bytes) -> bytes:
 
 
 def _zstd(data: bytes) -> bytes:
-    packed: bytes = _zstd_module().compress(data)
+    packed: bytes = packages.zstd().compress(data)
     return packed
 
 
 def _zstd_frames(data: bytes) -> bytes:
     return _zstd(data[:50]) + _zstd(data[50:])
-
-
-def _zstd_module() -> Any:
-    try:
-        return importlib.import_module("compression.zstd")
-    except ImportError:
-        return pytest.importorskip("backports.zstd")
 
 
 CODED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {

@@ -121,6 +121,7 @@ async def test_too_many_unknown_events_before_the_first_are_an_error(
         monkeypatch.setattr(source_module, "MAX_EARLY_BYTES", 10 * (64 + len(ping.rstrip())))
         await make_stream(Answer(*[ping] * 20, body(plain())))
     monkeypatch.undo()
+    assert source_module.MAX_EARLY_BYTES == 16 * 2**20  # as SECURITY.md says
     stream = make_stream(Answer(ping * 5000, body(plain())))
     assert len(await all_of(stream)) == 5000 + len(plain())
 

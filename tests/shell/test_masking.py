@@ -108,6 +108,8 @@ def test_basic_credentials_are_masked_encoded_decoded_and_in_part() -> None:
         ("Content-Type", "application/json"),
         ("X-Format", "application/json"),
         ("Cache-Control", "no-cache, no-store"),
+        ("X-Client-Name", "my-project"),
+        ("x-client-name", "my-project"),
     ],
 )
 def test_public_words_are_not_masked(name: str, value: str) -> None:

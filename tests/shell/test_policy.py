@@ -147,6 +147,8 @@ def test_what_is_not_retried_takes_nothing_from_the_budget() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(0, ValueError), (-1, ValueError), (float("nan"), ValueError), (float("inf"), ValueError),
+     (10**400, ValueError), pytest.param(10**5000, ValueError, id="1e5000"),
+     pytest.param(-(10**5000), ValueError, id="-1e5000"),
      ("5", TypeError), (True, TypeError)],
 )  # fmt: skip
 def test_a_limit_must_be_seconds_or_none(name: str, value: Any, expected: type[Exception]) -> None:
@@ -169,6 +171,9 @@ def test_limits_left_out_keep_their_defaults() -> None:
         ({"base": -1}, ValueError),
         ({"cap": "8"}, TypeError),
         ({"max_retry_after": float("nan")}, ValueError),
+        ({"base": 10**400}, ValueError),
+        ({"cap": 10**5000}, ValueError),
+        ({"max_retry_after": -(10**5000)}, ValueError),
     ],
 )
 def test_a_retry_that_makes_no_sense_is_refused(

@@ -43,7 +43,7 @@ from streamchat import (
     UserMessage,
 )
 from streamchat.transport import Exchange
-from streamchat.transport.exchange import _retrieve
+from streamchat.transport.connections import retrieve
 from tests.catalogue.helpers import reset
 from tests.frames import body, pieces, plain
 from tests.wire.server import (
@@ -919,7 +919,7 @@ async def test_nothing_of_an_exchange_stays_on_a_kept_connection() -> None:
         futures = [future for future in lost if future is not None]
         left = [getattr(future, "_callbacks", None) or [] for future in futures]
         # All that stays is the one function that asyncio needs to see the end of a connection noticed.
-        assert all([call for call, _ in each] in ([], [_retrieve]) for each in left)
+        assert all([call for call, _ in each] in ([], [retrieve]) for each in left)
         assert not any(list(context) for each in left for _, context in each)
 
 
