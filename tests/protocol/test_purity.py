@@ -37,11 +37,10 @@ TIERS: list[set[str]] = [
     {"protocol.accumulator", "protocol.lane", "protocol.converters"},
     {"protocol.reader"},
     {"protocol"},
-    {"conversation"},
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
-    {"stops"},
+    {"stops", "conversation"},
     {"routes", "masking"},
     {"dispatcher"},
     {"transport"},
