@@ -20,6 +20,8 @@ from streamchat.protocol.response import ChatResponse
 
 __all__ = ["Conversation", "TrimRule", "last_tokens", "last_turns"]
 
+MOST_SHOWN = 50
+"""Turns that a notebook shows."""
 MOST_TOKENS = 10**15
 """A count beyond it is nonsense; a JSON integer may be too large for a float."""
 
@@ -167,6 +169,13 @@ class Conversation:
         # Sizes only: what people say to each other has no place in a log.
         turns = sum(message["role"] == "user" for message in self._messages)
         return f"<Conversation messages={len(self)} user={turns}>"
+
+    def _repr_markdown_(self) -> str:
+        """How a notebook shows the conversation: the system messages and the last 50 turns."""
+        from streamchat.markdown import conversation_markdown  # most programs show nothing
+
+        shown = last_turns(MOST_SHOWN)(self.messages)
+        return conversation_markdown(shown, len(_turn_begins(self._messages)) - MOST_SHOWN)
 
 
 def _is_several(value: object) -> TypeGuard[Iterable[Any]]:

@@ -29,6 +29,7 @@ TIERS: list[set[str]] = [
     {"protocol.constraints", "protocol.values"},
     {"protocol.annotations"},
     {"protocol.spans", "protocol.schema", "protocol.delta", "protocol.json_lines"},
+    {"protocol.markdown"},
     {"protocol.response"},
     {"protocol.json_answers"},
     {"protocol.events", "protocol.request"},
@@ -38,7 +39,7 @@ TIERS: list[set[str]] = [
     {"protocol.reader"},
     {"protocol"},
     # The shell: decisions, then I/O, then one stream, then many.
-    {"timing"},
+    {"timing", "markdown"},
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
     {"stops", "conversation"},
     {"routes", "masking"},

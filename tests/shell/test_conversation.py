@@ -19,6 +19,7 @@ from streamchat import (
     Citation,
     ImageContent,
     ImageUrl,
+    Source,
     SystemMessage,
     TextContent,
     TokenCounts,
@@ -609,3 +610,72 @@ def test_a_wrong_number_of_tokens_is_refused_at_once(error: type[Exception], wro
     """Not only when the rule is used; 0 tokens hold no turn, and the newest is always kept."""
     with pytest.raises(error, match="count must be "):
         last_tokens(wrong)
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_roles_texts_results_and_sources() -> None:
+    """One list of sources for all answers; no image is loaded, and no HTML gets through."""
+    talk = Conversation(system="Be <b>brief</b>.")
+    talk.user([TextContent("Look"), ImageContent(ImageUrl("https://example.com/x.png"))])
+    source = Source("document", "d", {"id": "d", "title": "Title"})
+    for text in ("One.", "Two."):
+        citation = Citation(0, 3, text[:3], [source], "TEXT_CONTENT")
+        call = ToolCall("c1", ToolCallFunction("f", "{}"))
+        talk.add(AssistantMessage([TextContent(text)], "", [call], [citation]))
+        talk.add(ToolMessage("c1", "```"), {"role": "tool", "tool_call_id": "c1", "content": []})
+    assert talk._repr_markdown_() == "\n\n".join(
+        [
+            *("**System**", "Be &lt;b>brief&lt;/b>."),
+            *("**User**", "Look", "*image*"),
+            *("**Assistant**", "One[^1].", "```text\nf({})\n```"),
+            *("**Tool** c1", "````text\n```\n````", "**Tool** c1", "```text\n[]\n```"),
+            *("**Assistant**", "Two[^1].", "```text\nf({})\n```"),
+            *("**Tool** c1", "````text\n```\n````", "**Tool** c1", "```text\n[]\n```"),
+            "[^1]: Source **d**: Title",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("left_out", "first"),
+    [
+        (0, "**System**"),
+        (1, "*1 earlier turn is not shown*"),
+        (2, "*2 earlier turns are not shown*"),
+    ],
+)
+def test_a_notebook_shows_the_last_turns(left_out: int, first: str) -> None:
+    """A long conversation does not fill the page; it says what is not there."""
+    talk = Conversation(system="s")
+    for number in range(50 + left_out):
+        talk.user(f"question {number}")
+        talk.add(HELLO)
+    text = talk._repr_markdown_()
+    assert text.startswith(first)
+    assert text.count("**User**") == 50
+    assert ("question 0" in text) == (left_out == 0)
+    assert Conversation()._repr_markdown_() == "*no messages*"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"role": "assistant", "content": "<b>"},
+        {"role": "assistant", "content": None},
+        {
+            "role": "assistant",
+            "content": [{"type": "new", "x": 1}, {"type": "text", "text": "<b>"}],
+        },
+        {"role": "assistant", "citations": [5], "content": "x"},
+        {"role": "assistant", "tool_calls": 5},
+        {"role": "tool", "tool_call_id": None, "content": "x"},
+        {"role": "user", "content": [5, {"type": None}, {"text": 5}]},
+    ],
+)
+def test_odd_messages_are_shown_as_far_as_they_are_known(odd: dict[str, Any]) -> None:
+    """What only the server can judge is kept, so it is shown too."""
+    talk = Conversation([odd])
+    assert "<b>" not in talk._repr_markdown_()
+    assert talk._repr_markdown_().startswith(f"**{odd['role'].capitalize()}**")
