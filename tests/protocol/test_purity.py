@@ -239,6 +239,8 @@ def test_importing_the_package_loads_no_optional_part() -> None:
         "uvloop",
         "streamchat.local",
         "streamchat.cli",
+        "streamchat.markdown",
+        "streamchat.protocol.markdown",
         "hypothesis",
         "pydantic",
     )
