@@ -8,13 +8,11 @@ from typing import Any
 from streamchat.protocol.json_answers import message_from_json
 from streamchat.protocol.json_fields import Malformed
 from streamchat.protocol.markdown import (
-    Footnotes,
+    Page,
     answer_markdown,
-    code_block,
     message_markdown,
     paragraphs,
     plain_words,
-    safe_markdown,
     shortened,
 )
 from streamchat.protocol.plain import encode_json, is_list, is_mapping
@@ -48,30 +46,30 @@ def conversation_markdown(messages: Iterable[Mapping[str, Any]], left_out: int =
         left_out: how many turns before them are not.
     """
     shown = list(messages)
-    notes = Footnotes(*(text for message in shown for text in _texts(message)))
+    page = Page(*(text for message in shown for text in _texts(message)))
     parts: list[str] = []
     if left_out > 0:
         parts.append(
             f"*{left_out} earlier {'turn is' if left_out == 1 else 'turns are'} not shown*"
         )
     for message in shown:
-        parts += _message_parts(message, notes)
-    return paragraphs(*parts, str(notes)) or "*no messages*"
+        parts += _message_parts(message, page)
+    return paragraphs(*parts, page.footnotes()) or "*no messages*"
 
 
-def _message_parts(message: Mapping[str, Any], notes: Footnotes) -> list[str]:
+def _message_parts(message: Mapping[str, Any], page: Page) -> list[str]:
     role = message["role"]
     if role == "tool":
         call = message.get("tool_call_id")
         name = f" {plain_words(call)}" if isinstance(call, str) else ""
-        return [f"**Tool**{name}", code_block(shortened(_result_words(message), MOST_RESULT))]
+        return [f"**Tool**{name}", page.code(shortened(_result_words(message), MOST_RESULT))]
     label = f"**{plain_words(role.capitalize())}**"
     if role == "assistant":
         try:
-            return [label, *message_markdown(message_from_json(message, "message"), notes)]
+            return [label, *message_markdown(message_from_json(message, "message"), page)]
         except Malformed:
             pass  # a shape that only the server judges: its texts are shown, without footnotes
-    return [label, *(safe_markdown(text) for text in _texts(message)), *_other_parts(message)]
+    return [label, *(page.text(text) for text in _texts(message)), *_other_parts(message)]
 
 
 def _texts(message: Mapping[str, Any]) -> list[str]:

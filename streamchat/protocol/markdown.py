@@ -23,13 +23,11 @@ from streamchat.protocol.messages import AssistantMessage, Citation, Source, Too
 from streamchat.protocol.spans import CitedKind, cited_spans
 
 __all__ = [
-    "Footnotes",
+    "Page",
     "answer_markdown",
-    "code_block",
     "message_markdown",
     "paragraphs",
     "plain_words",
-    "safe_markdown",
     "shortened",
 ]
 
@@ -105,13 +103,13 @@ class _Fence:
 class _Reader:
     """Finds the code, links and formulas of a text; see :attr:`atoms`."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, is_certain: bool) -> None:
         self._text = text
         self.atoms: list[_Atom] = []
         """In order, apart from each other."""
         self.open_fence = ""
         """The fence that is still open at the end, with its indent."""
-        self._is_certain = True
+        self.is_certain = is_certain
         """Whether all renderers agree so far about what is code."""
         self._read()
 
@@ -127,15 +125,13 @@ class _Reader:
             if fence is not None:
                 if self._closes(words, fence):
                     end = line.start() + len(words)
-                    self.atoms.append(
-                        _Atom(fence.start, end, self._is_certain, indent=fence.indent)
-                    )
+                    self.atoms.append(_Atom(fence.start, end, self.is_certain, indent=fence.indent))
                     fence, begin = None, line.end()
             elif found is not None:
                 self._inline(begin, line.start())
                 fence = _Fence(line.start(), re.sub(r"[^ \t>]", " ", found[1]), found[2], found[1])
                 # A pipe: some read the head of a table where others read a fence.
-                self._is_certain &= not fence.is_inner and "|" not in words
+                self.is_certain &= not fence.is_inner and "|" not in words
             elif not words.strip(" \t"):
                 self._inline(begin, line.start())
                 begin = line.end()
@@ -143,7 +139,7 @@ class _Reader:
             self._inline(begin, len(self._text))
         else:
             self.open_fence = fence.indent + fence.signs
-            whole = (fence.start, len(self._text), self._is_certain)
+            whole = (fence.start, len(self._text), self.is_certain)
             self.atoms.append(_Atom(*whole, indent=fence.indent))
 
     def _closes(self, words: str, fence: _Fence) -> bool:
@@ -154,14 +150,14 @@ class _Reader:
         own = words[: len(words) - len(words.lstrip(" \t>"))]
         closes = len(bare) >= len(fence.signs) and not bare.strip(fence.signs[0])
         if closes:
-            self._is_certain &= own == fence.indent
+            self.is_certain &= own == fence.indent
         else:
-            self._is_certain &= words.startswith(fence.indent) and not bare.startswith(fence.signs)
+            self.is_certain &= words.startswith(fence.indent) and not bare.startswith(fence.signs)
         return closes
 
     def _inline(self, start: int, end: int) -> None:
         """Read the lines between two blank ones, or fences: spans of code cannot reach beyond."""
-        certain = self._is_certain
+        certain = self.is_certain
         if "`" in self._text[start:end] and "$" in self._text[start:end]:
             certain = False  # a formula may begin or end anywhere
         for found in self._constructs(start, end):
@@ -172,7 +168,7 @@ class _Reader:
                 # Lines can be blocks of their own, and a pipe can end a cell of a table.
                 certain &= not re.search(r"[\r\n|]", words)
             elif kind == "open":
-                self._is_certain = certain = False  # its end may be anywhere below
+                self.is_certain = certain = False  # its end may be anywhere below
             elif kind == "ticking" or words == "\\`":
                 certain = False
             is_code = kind == "auto" or (kind == "code" and certain)
@@ -183,38 +179,6 @@ class _Reader:
         begins = [found.start() for found in _BLOCK.finditer(self._text, start, end)]
         for begin, stop in pairwise(sorted({start, *begins, end})):
             yield from _INLINE.finditer(self._text, begin, stop)
-
-
-def safe_markdown(text: str, marks: Iterable[tuple[int, Sequence[str]]] = ()) -> str:
-    """A model's text with HTML made harmless outside of code, and fenced code that is open closed.
-
-    Args:
-        text: Markdown.
-        marks: positions and the markers to put there, or at the next place where they break nothing.
-    """
-    reader = _Reader(text)
-    edits: list[tuple[int, int, str]] = []
-    if reader.open_fence:
-        edits.append((len(text), 0, f"\n{reader.open_fence}"))
-    placed: dict[int, tuple[str | None, dict[str, None]]] = {}
-    for position, several in marks:
-        at, indent = _place(text, reader.atoms, position)
-        placed.setdefault(at, (indent, {}))[1].update(dict.fromkeys(several))
-    for at, (indent, markers) in placed.items():
-        put = "".join(markers)
-        if indent is not None:
-            put = f"\n{indent}{put}\n"
-        elif text.startswith("(", at):
-            put += "\\"  # a marker and a parenthesis would be a link
-        edits.append((at, 0, put))
-    edits += _escapes(text, reader.atoms)
-    edits.sort(key=lambda edit: edit[0])  # stable: a fence is closed, then marked
-    parts: list[str] = []
-    done = 0
-    for at, length, put in edits:
-        parts += text[done:at], put
-        done = at + length
-    return "".join([*parts, text[done:]])
 
 
 def _escapes(text: str, atoms: list[_Atom]) -> Iterator[tuple[int, int, str]]:
@@ -229,6 +193,21 @@ def _escapes(text: str, atoms: list[_Atom]) -> Iterator[tuple[int, int, str]]:
         elif atom is None or not atom.is_code:
             # A formula is TeX: it knows no entities, and a space means nothing to it.
             yield at, 1, "< " if atom is not None and atom.is_math else "&lt;"
+
+
+def _placed(
+    text: str, atoms: list[_Atom], marks: Iterable[tuple[int, Sequence[str]]]
+) -> Iterator[tuple[int, int, str]]:
+    placed: dict[int, tuple[str | None, dict[str, None]]] = {}
+    for position, markers in marks:
+        at, indent = _place(text, atoms, position)
+        placed.setdefault(at, (indent, {}))[1].update(dict.fromkeys(markers))
+    for at, (indent, several) in placed.items():
+        put = "".join(several)
+        if indent is not None:
+            yield at, 0, f"\n{indent}{put}\n"
+        else:  # a marker and a parenthesis would be a link
+            yield at, 0, f"{put}\\" if text.startswith("(", at) else put
 
 
 def _place(text: str, atoms: list[_Atom], position: int) -> tuple[int, str | None]:
@@ -271,8 +250,11 @@ def _before_space(text: str, position: int) -> int:
     return 0
 
 
-class Footnotes:
-    """Sources, numbered in the order in which they are first cited.
+class Page:
+    """What the texts of one page share: footnotes, and whether it is certain so far what is code.
+
+    A text that renderers read differently could open fenced code for some of them, and that would go
+    on in the next text.
 
     Args:
         texts: those that are shown. If one has footnotes of its own, ours get other labels.
@@ -281,6 +263,35 @@ class Footnotes:
     def __init__(self, *texts: str) -> None:
         self._label = "source-" if any("[^" in text for text in texts) else ""
         self._numbers: dict[str, int] = {}
+        self._is_certain = True
+
+    def text(self, text: str, marks: Iterable[tuple[int, Sequence[str]]] = ()) -> str:
+        """A model's text with HTML made harmless outside of code, and open fenced code closed.
+
+        Args:
+            text: Markdown.
+            marks: positions and the markers to put there, or at the next place where they break
+                nothing.
+        """
+        reader = _Reader(text, self._is_certain)
+        self._is_certain = reader.is_certain
+        edits: list[tuple[int, int, str]] = []
+        if reader.open_fence:
+            edits.append((len(text), 0, f"\n{reader.open_fence}"))
+        edits += _placed(text, reader.atoms, marks)
+        edits += _escapes(text, reader.atoms)
+        edits.sort(key=lambda edit: edit[0])  # stable: a fence is closed, then marked
+        parts: list[str] = []
+        done = 0
+        for at, length, put in edits:
+            parts += text[done:at], put
+            done = at + length
+        return "".join([*parts, text[done:]])
+
+    def code(self, text: str) -> str:
+        """Text as fenced code; the fence is longer than any in the text."""
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+        return f"{fence}text\n{text if self._is_certain else _TAG.sub('&lt;', text)}\n{fence}"
 
     def mark(self, sources: Iterable[Source]) -> list[str]:
         """The markers of sources; each source is listed once."""
@@ -288,7 +299,8 @@ class Footnotes:
         numbers = [self._numbers.setdefault(each, len(self._numbers) + 1) for each in words]
         return [f"[^{self._label}{number}]" for number in numbers]
 
-    def __str__(self) -> str:
+    def footnotes(self) -> str:
+        """The list of the sources."""
         # Two words, the second of which is no title in quotes: where footnotes are not known, the
         # line is text and not the target of a link.
         return "\n\n".join(
@@ -305,7 +317,7 @@ def _source_words(source: Source) -> str:
     return f"Source **{own_id}**: {words}" if words else f"Source **{own_id}**"
 
 
-def cited_markdown(message: AssistantMessage, of: CitedKind, notes: Footnotes) -> str:
+def cited_markdown(message: AssistantMessage, of: CitedKind, page: Page) -> str:
     """The text, thinking or plan of a message, with a marker behind each cited piece."""
     position = 0
     texts: list[str] = []
@@ -315,18 +327,18 @@ def cited_markdown(message: AssistantMessage, of: CitedKind, notes: Footnotes) -
         position += len(span.text)
         ends |= {id(citation): (position, citation) for citation in span.citations}
     in_order = sorted(ends.values(), key=lambda found: found[0])
-    marks = [(end, notes.mark(citation.sources)) for end, citation in in_order]
-    return safe_markdown("".join(texts), marks)
+    marks = [(end, page.mark(citation.sources)) for end, citation in in_order]
+    return page.text("".join(texts), marks)
 
 
-def message_markdown(message: AssistantMessage, notes: Footnotes) -> list[str]:
+def message_markdown(message: AssistantMessage, page: Page) -> list[str]:
     """The paragraphs of an assistant's message, without the list of its footnotes."""
-    thinking = cited_markdown(message, "thinking", notes)
+    thinking = cited_markdown(message, "thinking", page)
     return [
         folded("Thinking", thinking) if thinking else "",
-        cited_markdown(message, "plan", notes),
-        cited_markdown(message, "text", notes),
-        code_block("\n".join(map(_call_words, message.tool_calls))) if message.tool_calls else "",
+        cited_markdown(message, "plan", page),
+        cited_markdown(message, "text", page),
+        page.code("\n".join(map(_call_words, message.tool_calls))) if message.tool_calls else "",
     ]
 
 
@@ -334,13 +346,13 @@ def answer_markdown(
     message: AssistantMessage, usage: Usage, finish_reason: str | None, error: str | None
 ) -> str:
     """A whole answer: thinking folded, text with footnotes, tool calls, and a line of figures."""
-    notes = Footnotes(message.text, message.thinking, message.tool_plan)
-    parts = message_markdown(message, notes)
+    page = Page(message.text, message.thinking, message.tool_plan)
+    parts = message_markdown(message, page)
     if not any(parts):
         parts = ["*no text*"]
     figures = [_token_words(usage), plain_words(finish_reason or ""), plain_words(error or "")]
     last = " · ".join(filter(None, figures))
-    return paragraphs(*parts, str(notes), f"*{last}*" if last else "")
+    return paragraphs(*parts, page.footnotes(), f"*{last}*" if last else "")
 
 
 def _call_words(call: ToolCall) -> str:
@@ -373,12 +385,6 @@ def paragraphs(*parts: str) -> str:
 def folded(title: str, markdown: str) -> str:
     """What is shown when the reader opens it."""
     return f"<details><summary>{title}</summary>\n\n{markdown}\n\n</details>"
-
-
-def code_block(text: str) -> str:
-    """Text as fenced code; the fence is longer than any in the text."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}text\n{text}\n{fence}"
 
 
 def plain_words(text: str, most: int = MOST_WORDS) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
@@ -23,12 +24,17 @@ from streamchat import (
     ToolCallFunction,
     Usage,
 )
-from streamchat.protocol.markdown import plain_words, safe_markdown
+from streamchat.protocol.markdown import Page, plain_words
 
 from .helpers import examples
 
 COMMONMARK = MarkdownIt("commonmark")
 RENDERERS = [COMMONMARK, MarkdownIt("commonmark").enable(["table", "strikethrough"])]
+
+
+def safe_markdown(text: str, marks: Iterable[tuple[int, list[str]]] = ()) -> str:
+    """A text on a page of its own."""
+    return Page().text(text, marks)
 
 
 def tokens(renderer: MarkdownIt, text: str) -> list[Any]:
@@ -239,6 +245,17 @@ def test_no_html_of_a_model_reaches_the_page(text: str) -> None:
     """By two readings of Markdown, with and without tables, whatever the text looks like."""
     assert not has_html(safe_markdown(text))
     assert not has_html(f"a\n\n{safe_markdown(text)}\n\nb")
+
+
+@given(st.lists(st.tuples(st.booleans(), pages), min_size=2, max_size=3))
+@example([(False, "a\n---~~~"), (False, "~~~\n<script>\n~~~")])
+@example([(False, "a\n---~~~"), (True, "~~~\n<script>\n~~~")])
+@examples(500)
+def test_no_text_changes_how_the_next_one_is_read(texts: list[tuple[bool, str]]) -> None:
+    """Texts and code of one page, in any order."""
+    page = Page()
+    parts = [page.code(text) if is_code else page.text(text) for is_code, text in texts]
+    assert not has_html("\n\n".join(parts))
 
 
 def test_all_short_texts_are_without_html() -> None:
