@@ -99,7 +99,7 @@ from streamchat.stream import ChatStream
 from streamchat.timing import Timing
 
 if _TYPE_CHECKING:
-    from streamchat.conversation import Conversation, TrimRule, last_turns
+    from streamchat.conversation import Conversation, TrimRule, last_tokens, last_turns
     from streamchat.fanout import FanOut, FanOutResult
     from streamchat.limiter import Limiter
     from streamchat.stops import Stop
@@ -114,6 +114,7 @@ __all__ = [
     # conversation
     "Conversation",
     "TrimRule",
+    "last_tokens",
     "last_turns",
     # dispatcher
     "Dispatcher",
@@ -237,6 +238,7 @@ _LATER = {
     "Stop": "stops",
     "ToolRun": "tools",
     "TrimRule": "conversation",
+    "last_tokens": "conversation",
     "last_turns": "conversation",
     "tool": "tools",
 }

@@ -69,6 +69,12 @@ class FanOutResult:
         """Whether there is an answer."""
         return self.response is not None
 
+    def _repr_markdown_(self) -> str:
+        """How a notebook shows it: the answer, or the error's class and words."""
+        from streamchat.markdown import result_markdown  # most programs show nothing
+
+        return result_markdown(self.index, self.response, self.error)
+
 
 class Start(Protocol):
     """How a request becomes a stream; raises what ``chat_stream`` raises."""

@@ -106,3 +106,9 @@ class ChatResponse(Record):
     def to_message(self) -> AssistantMessage:
         """The turn to put into the next request's ``messages``."""
         return self.message
+
+    def _repr_markdown_(self) -> str:
+        """How a notebook shows the answer: thinking folded, citations as footnotes."""
+        from streamchat.protocol.markdown import answer_markdown  # most programs show nothing
+
+        return answer_markdown(self.message, self.usage, self.finish_reason, self.error)

@@ -1114,3 +1114,12 @@ async def test_a_refusal_of_another_kind_pauses_nobody() -> None:
     assert all(result.ok for result in results)
     assert [prompt for time, prompt in served.opened_at if time > 5] == ["0"]
     assert not any(isinstance(result.error, ServerError) for result in results)
+
+
+@virtual
+async def test_a_notebook_shows_an_answer_or_an_error() -> None:
+    """The class of the error and its words, which are not Markdown."""
+    served = Served(lambda prompt, number: refused(422) if prompt == "1" else says("*Yes*"))
+    answered, failed = await collect(client(served).fan_out(numbers(2), ordered=True))
+    assert answered._repr_markdown_().startswith("**Request 0**\n\n*Yes*")
+    assert failed._repr_markdown_().startswith("**Request 1**\n\n**UnprocessableEntityError**: ")

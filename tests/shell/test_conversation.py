@@ -19,20 +19,29 @@ from streamchat import (
     Citation,
     ImageContent,
     ImageUrl,
+    Source,
     SystemMessage,
     TextContent,
+    TokenCounts,
     ToolCall,
     ToolCallFunction,
     ToolMessage,
+    Usage,
     UserMessage,
 )
-from streamchat.conversation import Conversation, last_turns
+from streamchat.conversation import Conversation, _LastTokens, last_tokens, last_turns
 from streamchat.protocol import ChatRequest
 from tests.protocol.helpers import SHARED, examples, needs_shared
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 HI = {"role": "user", "content": "Hi"}
 HELLO = {"role": "assistant", "content": [{"text": "Hello", "type": "text"}]}
+
+
+def pickle_copy(talk: Conversation) -> Conversation:
+    """A copy by way of pickle."""
+    again: Conversation = pickle.loads(pickle.dumps(talk))
+    return again
 
 
 def sent(*messages: Any) -> list[dict[str, Any]]:
@@ -414,3 +423,259 @@ def test_a_rule_that_fails_changes_nothing() -> None:
     with pytest.raises(ZeroDivisionError):
         talk.trim(lambda messages: 1 // 0)  # type: ignore[arg-type,return-value]  # it does not return
     assert talk.messages == [HI]
+
+
+# --- trimming by tokens --------------------------------------------------------------------------
+
+
+def counted_by_server(message: dict[str, Any]) -> int:
+    """The tokens of a message, by a made-up server that has a rule of its own."""
+    return 3 + 7 * len(str(message["content"]))
+
+
+def answer_to(messages: list[dict[str, Any]], text: str, overhead: int = 0) -> ChatResponse:
+    """The made-up server's answer, with what it counted."""
+    message = AssistantMessage([TextContent(text)])
+    read = overhead + sum(counted_by_server(each) for each in messages)
+    usage = Usage(tokens=TokenCounts(read, counted_by_server(message.to_dict())))
+    return ChatResponse("i", message, "COMPLETE", usage)
+
+
+def trimmed(talk: Conversation, count: int) -> list[dict[str, Any]]:
+    """The messages that are kept, of a copy."""
+    branch = talk.copy()
+    branch.trim(last_tokens(count))
+    return branch.messages
+
+
+def test_tokens_are_those_that_the_server_counted() -> None:
+    """One message between two answers: its count is exact, and so is where the cut is."""
+    talk = Conversation()
+    for number in range(6):
+        talk.user("x" * (number + 1))
+        talk.add(answer_to(talk.messages, "y" * (10 - number)))
+    messages = talk.messages
+    for turns in range(1, 7):
+        newest = messages[-2 * turns :]
+        fits = sum(counted_by_server(message) for message in newest)
+        assert newest == trimmed(talk, fits)
+        if turns > 1:
+            assert newest[2:] == trimmed(talk, fits - 1)
+
+
+@pytest.mark.parametrize("branch", [Conversation.copy, copy.deepcopy, pickle_copy])
+def test_counts_survive_copies_and_trimming(branch: Callable[[Conversation], Conversation]) -> None:
+    """Counts stay with their messages, through any rule, and are no part of equality."""
+    talk = Conversation(system="s")
+    for number in range(4):
+        talk.user("x" * (number + 1))
+        talk.add(answer_to(talk.messages, "y"))
+    other = branch(talk)
+    other.trim(last_turns(3))
+    other.trim(lambda messages: [dict(message) for message in messages])
+    other.replace(other.messages)
+    system, *newest = other.messages
+    fits = sum(counted_by_server(message) for message in newest[-4:])
+    # The first answer's input, of the system message and the first question, was shared by size.
+    for room in range(1, 60):
+        assert trimmed(other, fits + room) == trimmed(talk, fits + room)
+    assert trimmed(other, 1) == [system, *newest[-2:]]
+    assert Conversation(talk.messages) == talk
+
+
+def test_several_messages_between_two_answers_share_their_count() -> None:
+    """By size; together they have exactly what the server counted."""
+    talk = Conversation()
+    talk.user("Weather?")
+    talk.add(answer_to(talk.messages, "call"))
+    results = [{"role": "tool", "tool_call_id": "c", "content": "x" * size} for size in (1, 50)]
+    talk.add(*results)
+    talk.user("And?")
+    talk.add(answer_to(talk.messages, "done"))
+    everything = sum(counted_by_server(message) for message in talk.messages)
+    assert talk.messages == trimmed(talk, everything)
+    assert len(trimmed(talk, everything - 1)) == 2
+
+
+def test_the_servers_own_prompt_counts_with_the_first_messages() -> None:
+    """The sum is what the server counted, whatever it added."""
+    talk = Conversation()
+    for _ in range(3):
+        talk.user("x")
+        talk.add(answer_to(talk.messages, "y", overhead=1000))
+    one_turn = sum(counted_by_server(message) for message in talk.messages[-2:])
+    assert len(trimmed(talk, 3 * one_turn + 1000)) == 6
+    assert len(trimmed(talk, 3 * one_turn + 999)) == 4
+
+
+def test_a_history_without_counts_learns_them_with_the_next_answer() -> None:
+    """JSON holds the messages alone: estimates until the server has counted them."""
+    talk = Conversation([HI, HELLO] * 3)
+    talk = Conversation.from_json(talk.to_json())
+    assert talk.messages == trimmed(talk, len(talk.to_json()))
+    talk.user("x")
+    talk.add(answer_to(talk.messages, "y", overhead=100_000))
+    assert len(trimmed(talk, 50_000)) < len(talk)
+    assert len(trimmed(talk, 100_000 + len(talk.to_json()) * 9)) == len(talk)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        TokenCounts(),
+        TokenCounts(0, 0),
+        TokenCounts(-5, -5),
+        TokenCounts(float("nan"), float("nan")),
+        TokenCounts(float("inf"), float("inf")),
+        TokenCounts(10**400, 10**400),
+        TokenCounts(1, None),
+    ],
+)
+def test_counts_that_cannot_be_are_not_believed(counts: TokenCounts) -> None:
+    """Too few for what was counted before, negative, infinite, or none: estimates stay."""
+    talk = Conversation()
+    talk.user("x")
+    talk.add(answer_to(talk.messages, "y"))
+    talk.user("z" * 400)
+    talk.add(
+        ChatResponse("i", AssistantMessage([TextContent("y")]), "COMPLETE", Usage(tokens=counts))
+    )
+    assert len(trimmed(talk, 300)) == 2
+    assert len(trimmed(talk, 400)) == 4
+
+
+@pytest.mark.parametrize(
+    ("sketch", "count", "expected"),
+    [
+        ("", 1, ""),
+        ("s", 1, "s"),
+        ("s u a u a", 1, "s u a"),
+        ("s u a u a", 3, "s u a"),
+        ("s u a u a", 4, "s u a"),
+        ("s u a u a", 5, "s u a u a"),
+        ("u a s u a", 4, "s u a"),
+        ("u a s u a", 5, "u a s u a"),
+        ("u a u c1,2 t1 t2 a", 6, "u c1,2 t1 t2 a"),
+        ("u a u c1,2 t1 t2 a u", 2, "u"),
+        ("u a u c1 u t1 a", 2, "u c1 u t1 a"),
+        ("a u a", 2, "u a"),
+        ("a u a", 3, "a u a"),
+        ("a a", 1, "a a"),
+    ],
+)
+def test_whole_turns_are_kept_as_far_as_they_fit(sketch: str, count: int, expected: str) -> None:
+    """System messages count and stay; the newest turn stays whether it fits or not."""
+    messages = conversation(sketch)
+    kept_messages = _LastTokens(count).keep(messages, [1] * len(messages))
+    names = sketch.split()
+    assert expected == " ".join(names[int(message["content"])] for message in kept_messages)
+
+
+@given(st.lists(st.tuples(words, st.integers(0, 9)), max_size=14), st.integers(1, 40))
+@examples(400)
+def test_the_longest_suffix_of_turns_that_fits_is_kept(
+    sizes: list[tuple[str, int]], budget: int
+) -> None:
+    """All system messages and the newest turns; one turn more would not fit."""
+    messages = conversation(" ".join(word for word, _ in sizes))
+    size = {
+        message["content"]: tokens for message, (_, tokens) in zip(messages, sizes, strict=True)
+    }
+
+    def tokens_of(some: list[dict[str, Any]]) -> int:
+        return sum(size[message["content"]] for message in some)
+
+    left = _LastTokens(budget).keep(messages, [tokens for _, tokens in sizes])
+    by_turns = [last_turns(count)(messages) for count in range(1, len(messages) + 2)]
+    assert left in by_turns
+    if tokens_of(left) > budget:
+        assert left == by_turns[0]
+    longer = [some for some in by_turns if len(some) > len(left)]
+    assert not longer or tokens_of(longer[0]) > budget
+
+
+@given(st.lists(words, max_size=14).map(" ".join), st.integers(1, 200))
+@examples(200)
+def test_without_counts_the_rule_is_a_plain_function(sketch: str, budget: int) -> None:
+    """Called with messages alone it estimates, as a conversation without counts does."""
+    talk = Conversation(conversation(sketch))
+    assert trimmed(talk, budget) == list(last_tokens(budget)(talk.messages))
+
+
+@pytest.mark.parametrize(
+    ("error", "wrong"),
+    [(ValueError, 0), (ValueError, -1), (TypeError, 1.0), (TypeError, "1"), (TypeError, True)],
+)
+def test_a_wrong_number_of_tokens_is_refused_at_once(error: type[Exception], wrong: Any) -> None:
+    """Not only when the rule is used; 0 tokens hold no turn, and the newest is always kept."""
+    with pytest.raises(error, match="count must be "):
+        last_tokens(wrong)
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+
+def test_a_notebook_shows_roles_texts_results_and_sources() -> None:
+    """One list of sources for all answers; no image is loaded, and no HTML gets through."""
+    talk = Conversation(system="Be <b>brief</b>.")
+    talk.user([TextContent("Look"), ImageContent(ImageUrl("https://example.com/x.png"))])
+    source = Source("document", "d", {"id": "d", "title": "Title"})
+    for text in ("One.", "Two."):
+        citation = Citation(0, 3, text[:3], [source], "TEXT_CONTENT")
+        call = ToolCall("c1", ToolCallFunction("f", "{}"))
+        talk.add(AssistantMessage([TextContent(text)], "", [call], [citation]))
+        talk.add(ToolMessage("c1", "```"), {"role": "tool", "tool_call_id": "c1", "content": []})
+    assert talk._repr_markdown_() == "\n\n".join(
+        [
+            *("**System**", "Be &lt;b>brief&lt;/b>."),
+            *("**User**", "Look", "*image*"),
+            *("**Assistant**", "One[^1].", "```text\nf({})\n```"),
+            *("**Tool** c1", "````text\n```\n````", "**Tool** c1", "```text\n[]\n```"),
+            *("**Assistant**", "Two[^1].", "```text\nf({})\n```"),
+            *("**Tool** c1", "````text\n```\n````", "**Tool** c1", "```text\n[]\n```"),
+            "[^1]: Source **d**: Title",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("left_out", "first"),
+    [
+        (0, "**System**"),
+        (1, "*1 earlier turn is not shown*"),
+        (2, "*2 earlier turns are not shown*"),
+    ],
+)
+def test_a_notebook_shows_the_last_turns(left_out: int, first: str) -> None:
+    """A long conversation does not fill the page; it says what is not there."""
+    talk = Conversation(system="s")
+    for number in range(50 + left_out):
+        talk.user(f"question {number}")
+        talk.add(HELLO)
+    text = talk._repr_markdown_()
+    assert text.startswith(first)
+    assert text.count("**User**") == 50
+    assert ("question 0" in text) == (left_out == 0)
+    assert Conversation()._repr_markdown_() == "*no messages*"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"role": "assistant", "content": "<b>"},
+        {"role": "assistant", "content": None},
+        {
+            "role": "assistant",
+            "content": [{"type": "new", "x": 1}, {"type": "text", "text": "<b>"}],
+        },
+        {"role": "assistant", "citations": [5], "content": "x"},
+        {"role": "assistant", "tool_calls": 5},
+        {"role": "tool", "tool_call_id": None, "content": "x"},
+        {"role": "user", "content": [5, {"type": None}, {"text": 5}]},
+    ],
+)
+def test_odd_messages_are_shown_as_far_as_they_are_known(odd: dict[str, Any]) -> None:
+    """What only the server can judge is kept, so it is shown too."""
+    talk = Conversation([odd])
+    assert "<b>" not in talk._repr_markdown_()
+    assert talk._repr_markdown_().startswith(f"**{odd['role'].capitalize()}**")
