@@ -17,7 +17,8 @@ MARKDOWN = {"ChatResponse": 3, "Conversation": 2, "FanOutResult": 1}
 async def test_every_cell_of_the_notebook_runs(tmp_path: Path) -> None:
     """Without a key, in one shell, one cell twice; answers are shown as Markdown."""
     code, out, err = await run(
-        *(sys.executable, "-P", str(ROOT / "tests" / "notebooks.py"), str(NOTEBOOK)),
+        *(sys.executable, "-W", "ignore:handler show was registered before", "-P"),
+        *(str(ROOT / "tests" / "notebooks.py"), str(NOTEBOOK)),
         folder=tmp_path,
         IPYTHONDIR=str(tmp_path),
         CO_API_KEY="",
