@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
@@ -16,6 +15,7 @@ import attrs
 
 from streamchat.binding import KeptTable, compile_routes
 from streamchat.context import Context, StreamView
+from streamchat.finite import is_finite, shown
 from streamchat.protocol.events import (
     CitationEnd,
     CitationStart,
@@ -89,8 +89,8 @@ class _Options:
 def _check_seconds(name: str, value: Any, what: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}= of {what} must be seconds")
-    if not 0 < value <= sys.float_info.max:
-        raise ValueError(f"{name}= of {what} must be above 0 seconds, not {value}")
+    if not (value > 0 and is_finite(value)):
+        raise ValueError(f"{name}= of {what} must be above 0 seconds, not {shown(value)}")
 
 
 _NO_OPTIONS = _Options()
