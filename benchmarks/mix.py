@@ -189,8 +189,8 @@ def tool(number: int) -> dict[str, Any]:
 
 
 def document(number: int) -> dict[str, Any]:
-    """One document of 50 words."""
-    text = " ".join(WORDS[(number + i) % len(WORDS)] for i in range(50))
+    """One document of 150 words."""
+    text = " ".join(WORDS[(number + i) % len(WORDS)] for i in range(150))
     return {"id": f"doc-{number}", "data": {"title": f"Report {number}", "text": text}}
 
 
@@ -199,7 +199,7 @@ def turn(number: int) -> list[dict[str, Any]]:
     said = " ".join(WORDS[(number + i) % len(WORDS)] for i in range(16))
     return [
         {"role": "user", "content": f"Question {number}: {said}?"},
-        {"role": "assistant", "content": [{"type": "text", "text": f"Answer {number}: {said}."}]},
+        {"role": "assistant", "content": f"Answer {number}: {said}."},
     ]
 
 
@@ -293,7 +293,7 @@ PLAN: Sequence[
         "cited documents",
         cited_answer,
         _with_documents,
-        [(14, 4, 0), (16, 5, 0), (40, 8, 0), (60, 10, 0)],
+        [(14, 2, 0), (16, 3, 0), (40, 5, 0), (60, 8, 0)],
     ),
     ("thinking", thinking_answer, _plain, [(47, 0, 0), (51, 0, 0), (110, 0, 0)]),
 )
