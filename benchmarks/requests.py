@@ -247,7 +247,7 @@ def main() -> None:
     head = ["request", "given as", CLIENT, ALONE, DUMPS, f"x {DUMPS}", "alone, x", "budget", "goal"]
     rows = [_row(CASES[name], found) for name, found in cases.items()]
     print_table(head, rows)
-    grown_head = ["what grows", "from", "to", "cost at the end", f"of {DUMPS}", "slope"]
+    grown_head = ["what grows", "from", "to", "each one more", f"of {DUMPS}", "slope"]
     grown = [_grown_row(name, found) for name, found in growth.items()]
     print()
     print_table(grown_head, grown)
