@@ -1,12 +1,12 @@
-"""Run all benchmarks one after another, draw their plots, and put their tables into the README.
+"""Run all benchmarks one after another, draw their plots, and put their tables into the READMEs.
 
 ``python -m benchmarks [--quick] [--only NAME ...] [--no-run]``
 
 Each script runs as a process of its own, as by hand. Figures go to ``benchmarks/results/*.json``,
-plots (with the extra ``plot``) to ``benchmarks/results/*.svg``, tables between the README's marks
-``<!-- benchmark: NAME -->`` and ``<!-- /benchmark -->``. ``--quick`` tries all of it at small sizes
-and writes to a temporary folder only: such figures are worth nothing. ``--no-run`` draws and writes
-again from the figures that are there.
+plots (with the extra ``plot``) to ``benchmarks/results/*.svg``, tables between the marks
+``<!-- benchmark: NAME -->`` and ``<!-- /benchmark -->`` of ``README.md`` and ``benchmarks/README.md``.
+``--quick`` tries all of it at small sizes and writes to a temporary folder only: such figures are worth
+nothing. ``--no-run`` draws and writes again from the figures that are there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from benchmarks import budgets, plots
 from benchmarks.harness import RESULTS, ROOT
 
 SCRIPTS = (
+    *("answers", "requests", "opening", "phases"),
     *("decode", "stream", "scale", "dispatch", "fanout"),
     *("memory", "imports", "growth", "peers"),
 )
 FULL: Mapping[str, Sequence[Sequence[str]]] = {
+    "answers": [[], ["--loop", "uvloop"], ["--tls"], ["--loop", "uvloop", "--tls"]],
+    "stream": [["--rounds", "7"]],
     "decode": [[], ["--loop", "uvloop"]],
     "scale": [["--loop", "both"]],
 }
@@ -44,6 +47,7 @@ QUICK: Mapping[str, Sequence[str]] = {
     "growth": ["--scale", "0.05", "--repeat", "1"],
 }
 """A script that is not named here must know ``--quick``."""
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 PROGRAM = """
 import pathlib, runpy, sys
 from benchmarks import harness
@@ -70,13 +74,13 @@ def main() -> None:
     failed = [] if options.no_run else [name for name in wanted if not run(name, folder, options)]
     for path in plots.draw(folder):
         print(f"drawn: {path}")
-    readme = ROOT / "README.md"
     if options.quick:
         print(f"tried at small sizes; what was written is in {folder}")
     else:
-        text, filled = fill(readme.read_text(), load(folder))
-        readme.write_text(text)
-        print(f"README tables written: {', '.join(filled) or 'none'}")
+        for page in PAGES:
+            text, filled = fill(page.read_text(), load(folder))
+            page.write_text(text)
+            print(f"{page.relative_to(ROOT)}: tables written: {', '.join(filled) or 'none'}")
     if failed:
         print(f"failed: {', '.join(failed)}")
         sys.exit(1)
@@ -134,9 +138,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines).replace("|  |", "| |")
 
 
-def as_written(name: str, results: Results) -> Table | None:
+def as_written(name: str, results: Results, key: str = "table") -> Table | None:
     """The table that a script put into its figures: ``"table": {"head": [...], "rows": [...]}``."""
-    table = results.get(name, {}).get("table")
+    table = results.get(name, {}).get(key)
     return None if table is None else (table["head"], table["rows"])
 
 
@@ -197,8 +201,43 @@ def fanout_table(results: Results) -> Table | None:
     ]
 
 
+def answers_table(results: Results) -> Table | None:
+    """Whole answers, on each loop and wire that was measured."""
+    files = {
+        ("asyncio", "plain"): "answers_asyncio",
+        ("uvloop", "plain"): "answers_uvloop",
+        ("asyncio", "TLS"): "answers_asyncio_tls",
+        ("uvloop", "TLS"): "answers_uvloop_tls",
+    }
+    tables = {way: results[name]["table"] for way, name in files.items() if name in results}
+    if not tables:
+        return None
+    head = next(iter(tables.values()))["head"]
+    return [*head[:2], "loop", "wire", *head[2:]], [
+        [*row[:2], *way, *row[2:]] for way, table in tables.items() for row in table["rows"]
+    ]
+
+
+def profiles_table(results: Results) -> Table | None:
+    """The functions of ours with the most time of their own, in three steps of an answer."""
+    found = results.get("phases", {}).get("profiles", {})
+    if not found:
+        return None
+    source = "recordings" if "recordings" in found else next(iter(found))
+    return ["step", "function", "calls", "own", "with callees"], [
+        [step, f"`{x['function']}`", f"{x['calls']:.1f}", us(x["own_us"]), us(x["total_us"])]
+        for step, functions in found[source].items()
+        for x in functions
+    ]
+
+
 TABLES: Mapping[str, Callable[[Results], Table | None]] = {
     "budgets": budgets.table,
+    "answers": answers_table,
+    "request_growth": lambda results: as_written("requests", results, "growth_table"),
+    "waiting": lambda results: as_written("opening", results, "waiting_table"),
+    "storms": lambda results: as_written("opening", results, "storms_table"),
+    "profiles": profiles_table,
     "decode": decode_table,
     "dispatch": dispatch_table,
     "fanout": fanout_table,

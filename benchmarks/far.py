@@ -1,6 +1,7 @@
 """The server of ``stream``, ``scale``, ``memory`` and ``peers``: a process of its own, on a core of its own.
 
-The first part of a path says what is wanted: the name of an answer made beforehand, ``paced-20`` for a
+The first part of a path says what is wanted: the name of an answer made beforehand (or of several, which
+each connection gets in turn; an empty one is never sent), ``paced-20`` for a
 stream that gets an event each 20 ms, ``finish`` to end all of those at their next event, ``report`` for
 how many each was sent and how late. Over TLS with a throw-away authority, which clients trust by the
 variable ``SSL_CERT_FILE``.
@@ -19,7 +20,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -121,9 +122,10 @@ class Pacer:
 class Connection(asyncio.Protocol):
     """Requests one after another, each answered by what its path names."""
 
-    def __init__(self, answers: Mapping[str, bytes], pacer: Pacer) -> None:
+    def __init__(self, answers: Mapping[str, Sequence[bytes]], pacer: Pacer) -> None:
         self.answers, self.pacer = answers, pacer
         self.received = b""
+        self.turns: dict[str, int] = {}
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -148,7 +150,9 @@ class Connection(asyncio.Protocol):
                 b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(text) + text
             )
         else:
-            self.transport.write(self.answers[what])
+            several, turn = self.answers[what], self.turns.get(what, 0)
+            self.turns[what] = turn + 1
+            self.transport.write(several[turn % len(several)])
 
 
 async def serve(folder: Path, *, tls: bool) -> None:
@@ -157,7 +161,9 @@ async def serve(folder: Path, *, tls: bool) -> None:
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "server.pem")
-    answers = {path.stem: path.read_bytes() for path in folder.glob("*.answer")}
+    answers: dict[str, list[bytes]] = {}
+    for path in sorted(folder.glob("*.answer")):
+        answers.setdefault(path.stem.partition(".")[0], []).append(path.read_bytes())
     loop, pacer = asyncio.get_running_loop(), Pacer()
     server = await loop.create_server(
         lambda: Connection(answers, pacer), "127.0.0.1", 0, ssl=context, backlog=16_384
@@ -176,13 +182,16 @@ class Far:
 
 
 @contextmanager
-def far_side(answers: Mapping[str, bytes] | None = None, *, tls: bool = False) -> Iterator[Far]:
+def far_side(
+    answers: Mapping[str, bytes | Sequence[bytes]] | None = None, *, tls: bool = False
+) -> Iterator[Far]:
     """A server with these answers, in a process of its own while the block runs."""
     env = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for what, data in (answers or {}).items():
-            (folder / f"{what}.answer").write_bytes(data)
+        for what, given in (answers or {}).items():
+            for place, data in enumerate([given] if isinstance(given, bytes) else given):
+                (folder / f"{what}.{place:05}.answer").write_bytes(data)
         if tls:
             import trustme
 

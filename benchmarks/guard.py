@@ -1,13 +1,14 @@
 """Did a core path get slower? Instructions an event, counted by callgrind, against stored bounds.
 
-``python -m benchmarks.guard [--update]``
+``python -m benchmarks.guard [--update [PATH ...]]``
 
 One process runs under ``valgrind --tool=callgrind``, hash seed fixed, collector off. Each path runs
 with N and with 2 N events, and the difference counts: starting up, opening and closing cancel out.
 Instructions do not change with the machine's load, but with CPython's build and version; so what is
 compared is the ratio to a loop in the same process: the dict loop of ``contestants.py`` without its
-network. ``bounds.json`` holds a ratio a path for each Python version that was measured, with
-head-room. ``import streamchat`` is held in the same way to the import of what it is built on.
+network. Requests, openings and whole answers have references of their own (``guard_answers.py``) and are
+counted per request, stream or answer. ``bounds.json`` holds a ratio a path for each Python version that was
+measured, with head-room. ``import streamchat`` is held in the same way to the import of what it is built on.
 
 Exit code 1 names the path that got slower. Without valgrind it says so and succeeds.
 """
@@ -28,11 +29,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from benchmarks import guard_answers
 from benchmarks.harness import ROOT, answer, print_table, write_results
+from benchmarks.in_memory import Network, chunks_of
 
 EVENTS = 500
 WARM = 100
-CHUNK = 16 * 1024
 HEAD_ROOM = 1.15
 """Ratios of one build are equal to the last instruction from run to run, but move by 1.2 % with the
 environment's size, the folder and ``EVENTS``; CPython 3.11 of pyenv and of Debian differ by 6 %."""
@@ -44,11 +46,6 @@ BASE_IMPORTS = "import aiohttp, attrs, cattrs, msgspec"
 IMPORT = "import streamchat, beside " + BASE_IMPORTS.removeprefix("import ")
 
 # --- what is counted: each path takes a number of events and reads an answer of that many ----------
-
-
-def _chunks(frames: Sequence[bytes]) -> list[bytes]:
-    body = b"".join(frames)
-    return [body[i : i + CHUNK] for i in range(0, len(body), CHUNK)]
 
 
 def _numbered(events: int) -> list[bytes]:
@@ -64,7 +61,7 @@ async def dict_loop(events: int) -> Callable[[], Awaitable[object]]:
     """The reference: split, orjson, an async handler, a join."""
     import orjson
 
-    chunks = _chunks(answer(events))
+    chunks = chunks_of(answer(events))
 
     async def handler(event: dict[str, object]) -> None:
         pass
@@ -92,7 +89,7 @@ async def frames(events: int) -> Callable[[], Awaitable[object]]:
     """Bytes to frames."""
     from streamchat.protocol import FrameDecoder
 
-    chunks = _chunks(answer(events))
+    chunks = chunks_of(answer(events))
 
     async def read() -> None:
         decoder = FrameDecoder()
@@ -105,7 +102,7 @@ async def frames(events: int) -> Callable[[], Awaitable[object]]:
 async def _reader(made: Sequence[bytes]) -> Callable[[], Awaitable[object]]:
     from streamchat.protocol import EventReader
 
-    chunks = _chunks(made)
+    chunks = chunks_of(made)
 
     async def read() -> None:
         reader = EventReader()
@@ -140,43 +137,6 @@ async def encode(events: int) -> Callable[[], Awaitable[object]]:
     return read
 
 
-class _Answer:
-    """A response whose chunks are all there, as ``streamchat.transport.Exchange``."""
-
-    status = 200
-    headers: Mapping[str, str] = {"content-type": "text/event-stream"}
-
-    def __init__(self, chunks: Sequence[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self.bytes_received = 0
-
-    async def read(self) -> bytes:
-        return next(self._chunks, b"")
-
-    async def drain(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Transport:
-    """A network in memory."""
-
-    host = "memory"
-
-    def __init__(self, chunks: Sequence[bytes]) -> None:
-        self._chunks = chunks
-
-    def attach(self, user: object) -> None:
-        pass
-
-    async def open(
-        self, headers: object, body: bytes, *, connect_timeout: object, use: object
-    ) -> _Answer:
-        return _Answer(self._chunks)
-
-
 def _new_stream(chunks: Sequence[bytes], *handlers: Any) -> Any:
     from streamchat import ChatStream, Retry, Timeout
     from streamchat.plan import Plan
@@ -186,7 +146,7 @@ def _new_stream(chunks: Sequence[bytes], *handlers: Any) -> Any:
 
     return ChatStream(
         Plan(
-            transport=cast(Transport, _Transport(chunks)),
+            transport=cast(Transport, Network(chunks)),
             request=ChatRequest.build("Hi", "m", {}),
             headers={},
             dispatchers=handlers,
@@ -201,7 +161,7 @@ def _new_stream(chunks: Sequence[bytes], *handlers: Any) -> Any:
 
 async def no_handler(events: int) -> Callable[[], Awaitable[object]]:
     """A ChatStream under ``async for``, nobody listening."""
-    chunks = _chunks(answer(events))
+    chunks = chunks_of(answer(events))
 
     async def read() -> None:
         async for _ in _new_stream(chunks):
@@ -220,7 +180,7 @@ async def async_handler(events: int) -> Callable[[], Awaitable[object]]:
     async def heard(event: ContentDelta) -> None:
         pass
 
-    chunks = _chunks(answer(events))
+    chunks = chunks_of(answer(events))
 
     async def read() -> str:
         stream = _new_stream(chunks, handlers)
@@ -241,7 +201,7 @@ async def middleware(events: int) -> Callable[[], Awaitable[object]]:
     def passed_on(event: Event) -> Event:
         return event
 
-    chunks = _chunks(answer(events))
+    chunks = chunks_of(answer(events))
 
     async def read() -> None:
         async for _ in _new_stream(chunks, handlers):
@@ -259,16 +219,31 @@ PATHS: dict[str, Callable[[int], Awaitable[Callable[[], Awaitable[object]]]]] = 
     "ChatStream, one async handler": async_handler,
     "ChatStream, one event middleware": middleware,
     "encode": encode,
+    **guard_answers.PATHS,
 }
+REFERENCES = {
+    name: guard_answers.REFERENCES.get(name, REFERENCE)
+    for name in PATHS
+    if name != REFERENCE and name not in guard_answers.REFERENCES.values()
+}
+"""Each path that is compared, and with which."""
+
+
+def _units(name: str) -> tuple[int, int]:
+    """How many events (or requests, streams, answers) warm a path up, and how many are counted."""
+    if name in guard_answers.PATHS:
+        return guard_answers.REPEATS, guard_answers.REPEATS
+    return WARM, EVENTS
 
 
 async def _run_paths() -> None:
-    for make in PATHS.values():
-        warm = await make(WARM)
+    for name, make in PATHS.items():
+        to_warm, events = _units(name)
+        warm = await make(to_warm)
         for _ in range(3):  # CPython 3.11 and later rewrite code while it warms up
             await warm()
-        for events in (EVENTS, 2 * EVENTS):
-            read = await make(events)
+        for number in (events, 2 * events):
+            read = await make(number)
             os.getppid()
             await read()
             os.getppid()
@@ -318,7 +293,7 @@ def count() -> dict[str, float]:
     counts = {"base imports": float(dumps[1]), IMPORT: float(dumps[1] + dumps[2])}
     for place, name in enumerate(PATHS):
         _, once, _, twice = dumps[3 + 4 * place : 7 + 4 * place]
-        counts[name] = (twice - once) / EVENTS
+        counts[name] = (twice - once) / _units(name)[1]
     return counts
 
 
@@ -331,16 +306,17 @@ def _total(dump: Path) -> int:
 def ratios(counts: Mapping[str, float]) -> dict[str, float]:
     """Each path beside the reference, the import beside the imports that it rests on."""
     found = {IMPORT: counts[IMPORT] / counts["base imports"]}
-    for name in PATHS:
-        if name != REFERENCE:
-            found[name] = counts[name] / counts[REFERENCE]
+    for name, reference in REFERENCES.items():
+        found[name] = counts[name] / counts[reference]
     return found
 
 
 def main() -> None:
     """Count, print a table, write ``results/guard.json``; fail if a bound is passed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update", action="store_true", help="store new bounds from this run")
+    parser.add_argument(
+        "--update", nargs="*", metavar="PATH", help="store new bounds from this run: all, or these"
+    )
     options = parser.parse_args()
     if shutil.which("valgrind") is None:
         print("guard: skipped, valgrind is not installed")
@@ -349,16 +325,17 @@ def main() -> None:
     found = ratios(counts)
     build = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}"
     bounds: dict[str, Any] = json.loads(BOUNDS.read_text()) if BOUNDS.exists() else {}
-    if options.update:
-        bounds[build] = {
+    if options.update is not None:
+        bounds[build] = bounds.get(build, {}) | {
             name: round(ratio * (IMPORT_HEAD_ROOM if name == IMPORT else HEAD_ROOM), 3)
             for name, ratio in found.items()
+            if name in (options.update or found)
         }
         BOUNDS.write_text(json.dumps(bounds, indent=2, sort_keys=True) + "\n")
     held: dict[str, float] = bounds.get(build, {})
     print(f"instructions an event, {build}; {REFERENCE}: {counts[REFERENCE]:,.0f}")
     print_table(
-        ["path", "instructions", f"x {REFERENCE}", "bound", ""],
+        ["path", "instructions", "x its reference", "bound", ""],
         [
             [
                 name,

@@ -313,6 +313,35 @@ def scale(plt: Any, results: dict[str, Any]) -> Any:
     return figure
 
 
+def phases(plt: Any, results: dict[str, Any]) -> Any:
+    """Where the CPU time of a whole answer goes: a bar for each source and delivery."""
+    found = results["results"]
+    deliveries = {"each": "a chunk per event", "one": "one chunk"}
+    names = [f"{each['source']},\n{deliveries[each['delivery']]}" for each in found]
+    parts = list(found[0]["us_per_answer"])
+    colours = [colour for colour in FAMILY if colour != FLOOR]
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.6 * len(found)), layout="constrained")
+    left = [0.0] * len(found)
+    for part in parts:
+        # A part that is smaller than the noise may be negative.
+        costs = [max(0.0, each["us_per_answer"][part]) for each in found]
+        shade = FLOOR if part == "aiohttp" else colours.pop(0)
+        drawn = axes.barh(names, costs, left=left, color=shade, height=0.7, label=part)
+        labels = [f"{cost:.0f}" if cost >= 40 else "" for cost in costs]
+        axes.bar_label(drawn, labels, label_type="center", fontsize=8, color="white")
+        left = [before + cost for before, cost in zip(left, costs, strict=True)]
+    axes.bar_label(drawn, [f"{whole:.0f}" for whole in left], padding=4, fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.08)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("us of CPU per answer")
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(parts), frameon=False
+    )
+    small_print(figure, f"{results['loop']}, {on(results)}; medians of alternating processes")
+    return figure
+
+
 def is_of_scale(key: str) -> bool:
     """Whether a measure says something about scale."""
     return any(word in key.lower() for word in ("cpu", "kib", "p50", "p99", "pace", "ratio", " us"))
@@ -326,4 +355,5 @@ FIGURES: Mapping[str, tuple[str, Callable[[Any, dict[str, Any]], Any]]] = {
     "scale": ("scale", scale),
     "fanout": ("fanout", curves),
     "peers": ("peers", peers),
+    "phases": ("phases", phases),
 }
