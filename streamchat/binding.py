@@ -12,17 +12,17 @@ from streamchat.background import FLUSHING_EVENTS, Background
 from streamchat.context import Context
 from streamchat.routes import NO_CALLS, Call, Registration, Routes, Table
 
-__all__ = ["KeptTable", "compile_routes"]
+__all__ = ["KeptRoutes", "compile_routes"]
 
 
 @attrs.define(eq=False)
-class KeptTable:
-    """The last table of calls that streams of a dispatcher used; the next ones mostly use the same.
+class KeptRoutes:
+    """What the last stream of a dispatcher called; the next ones mostly call the same.
 
     A waiting stream with a table of its own would be a twentieth larger (benchmarks/memory.py).
     """
 
-    last: tuple[Sequence[Registration], Table] | None = None
+    last: tuple[Sequence[Registration], Routes] | None = None
     """Both in one, because streams in other threads may read it now."""
 
 
@@ -30,7 +30,7 @@ def compile_routes(
     registrations: Sequence[Registration],
     make_context: Callable[[], Context],
     interrupt: Callable[[], None],
-    kept: KeptTable | None = None,
+    kept: KeptRoutes | None = None,
 ) -> Routes:
     """Freeze registrations into what one stream uses.
 
@@ -38,22 +38,23 @@ def compile_routes(
         registrations: in the order in which they are called.
         make_context: called if one of them takes a context.
         interrupt: a method of the stream that makes it ask for the failure of a background handler.
-        kept: where a table is found and left, unless something in it is for this stream alone.
+        kept: where routes are found and left, unless something in them is for this stream alone.
     """
-    takes_context = any(registration.takes_context for registration in registrations)
-    context = make_context() if takes_context else None
-    background = None
+    if not registrations:
+        return Routes(NO_CALLS, (), ())
+    if kept is not None and (last := kept.last) is not None and last[0] == registrations:
+        return last[1].for_another_stream()
+    context = make_context() if any(each.takes_context for each in registrations) else None
     errors = _calls("on_error handler", registrations, context)
     middleware = _calls("event middleware", registrations, context)
-    if any(registration.background for registration in registrations):
+    background = None
+    if any(each.background for each in registrations):
         background = Background(interrupt, errors)
-    is_own = takes_context or background is not None or any(each.once for each in registrations)
-    if is_own or kept is None:
-        return Routes(_table(registrations, context, background), errors, middleware, background)
-    last = kept.last
-    if last is None or last[0] != registrations:
-        last = kept.last = registrations, _table(registrations, context, None)
-    return Routes(last[1], errors, middleware)
+    routes = Routes(_table(registrations, context, background), errors, middleware, background)
+    is_own = context is not None or background is not None or any(e.once for e in registrations)
+    if kept is not None and not is_own:
+        kept.last = registrations, routes.for_another_stream()
+    return routes
 
 
 def _calls(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 import attrs
 
-from streamchat.binding import KeptTable, compile_routes
+from streamchat.binding import KeptRoutes, compile_routes
 from streamchat.context import Context, StreamView
 from streamchat.finite import is_finite, shown
 from streamchat.protocol.events import (
@@ -362,7 +362,7 @@ class Dispatcher(Listeners):
 
     def __init__(self) -> None:
         self._entries: list[Registration | _Included] = []
-        self.kept = KeptTable()
+        self.kept = KeptRoutes()
         """What its streams have in common; for :func:`routes_of`."""
 
     def include(self, other: Dispatcher | Handler) -> None:
@@ -401,6 +401,8 @@ class Dispatcher(Listeners):
     def registrations(self) -> list[Registration]:
         """All that is registered, that of included dispatchers at their place."""
         flat: list[Registration] = []
+        if not self._entries:
+            return flat
         for entry in self._entries:
             if isinstance(entry, _Included):
                 flat += entry.dispatcher.registrations()
@@ -527,8 +529,11 @@ def routes_of(
     interrupt: Callable[[], None],
 ) -> Routes:
     """What one stream uses of these dispatchers, in this order; see :func:`compile_routes`."""
+    registrations: list[Registration] = []
+    for dispatcher in dispatchers:
+        registrations += dispatcher.registrations()
     return compile_routes(
-        [entry for dispatcher in dispatchers for entry in dispatcher.registrations()],
+        registrations,
         make_context,
         interrupt,
         dispatchers[-1].kept if dispatchers else None,

@@ -39,9 +39,12 @@ class Pacer(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False)
 class Plan:
-    """What a stream needs to know to run; a client makes it."""
+    """What a stream needs to know to run; a client makes it, and nothing changes it.
+
+    (Not frozen: making a frozen one takes 1.3 us more.)
+    """
 
     transport: Transport
     request: ChatRequest

@@ -116,6 +116,10 @@ class Routes:
     """Those handlers that run in tasks of their own; most streams have none."""
     _raised: Exception | None = attrs.field(default=None, init=False)
 
+    def for_another_stream(self) -> Routes:
+        """The same for a stream of its own; of this one nothing is kept."""
+        return Routes(self.events, self.errors, self.middleware)
+
     async def deliver(self, event: Any) -> None:
         """Call the handlers of an event, one after the other.
 

@@ -122,7 +122,8 @@ class Connector(aiohttp.TCPConnector):
                 use.lost = protocol.closed if req.is_ssl() else None
                 if use.lost is not None and not use.used:
                     use.lost.add_done_callback(retrieve, context=Context())
-            self._used_in[protocol] = self._generation
+            if generation != self._generation:
+                self._used_in[protocol] = self._generation
             return connection
 
     async def _wait_for_available_connection(self, key: Any, traces: Any) -> None:

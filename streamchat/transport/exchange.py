@@ -78,13 +78,22 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
         self._lost: asyncio.Future[None] | None = None
-        self._ending = _Ending.of(response)
+        connection = response.connection
+        protocol = connection.protocol if connection is not None else None
+        self._ending = None if protocol is None else _Ending.of(protocol, response.content)
         self.status = response.status
         """The HTTP status."""
         self.bytes_received = 0
         """Bytes of the body that were read, before a content coding is decoded."""
-        self._wake_when_lost()
-        self._receive_less()
+        # Wake the reader when the connection closes and aiohttp forgets to. (A healthy protocol is
+        # falsy, because it inherits the length of a queue.)
+        self._lost = None if protocol is None else protocol.closed
+        if self._lost is not None:
+            self._lost.add_done_callback(self._wake)
+        # Only asyncio's own transport has the attribute: public, and documented nowhere.
+        transport = None if protocol is None else protocol.transport
+        if getattr(transport, "max_size", 0) > RECEIVE_BYTES:
+            transport.max_size = RECEIVE_BYTES  # type: ignore[union-attr]
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -186,25 +195,6 @@ class Exchange:
             # Not close() alone: over TLS that waits for the peer's goodbye, up to 30 s.
             transport.abort()
         self._response.close()
-
-    def _receive_less(self) -> None:
-        """Only asyncio's own transport has the attribute: public, and documented nowhere."""
-        connection = self._response.connection
-        transport = connection.transport if connection is not None else None
-        if getattr(transport, "max_size", 0) > RECEIVE_BYTES:
-            transport.max_size = RECEIVE_BYTES  # type: ignore[union-attr]
-
-    def _wake_when_lost(self) -> None:
-        """Wake the reader when the connection closes and aiohttp forgets to.
-
-        aiohttp 3.14.5 does so when malformed chunks come in a later segment than the headers.
-        """
-        connection = self._response.connection
-        protocol = connection.protocol if connection is not None else None
-        # A healthy protocol is falsy, because it inherits the length of a queue.
-        self._lost = protocol.closed if protocol is not None else None
-        if self._lost is not None:
-            self._lost.add_done_callback(self._wake)
 
     def _wake(self, lost: asyncio.Future[None]) -> None:
         retrieve(lost)
@@ -317,16 +307,13 @@ class _Ending:
         self._content: aiohttp.StreamReader | None = content
 
     @classmethod
-    def of(cls, response: aiohttp.ClientResponse) -> _Ending | None:
+    def of(cls, protocol: ResponseHandler, content: aiohttp.StreamReader) -> _Ending | None:
         """Take charge of the connection's end, if it is TLS and still there."""
-        connection = response.connection
-        protocol = connection.protocol if connection is not None else None
-        transport = protocol.transport if protocol is not None else None
         # Only the transports of TLS have it; public, but documented nowhere except in its docstring.
-        set_limits = getattr(transport, "set_read_buffer_limits", None)
-        if protocol is None or set_limits is None:
+        set_limits = getattr(protocol.transport, "set_read_buffer_limits", None)
+        if set_limits is None:
             return None
-        ending = cls(protocol, response.content)
+        ending = cls(protocol, content)
         try:
             # Loops look it up on the instance, so it is this one connection that changes.
             protocol.__dict__["connection_lost"] = ending.before_lost
