@@ -18,6 +18,7 @@ class Answer:
 
     status = 200
     headers: Mapping[str, str] = {"content-type": "text/event-stream"}
+    content_type = "text/event-stream"
 
     def __init__(self, chunks: Sequence[bytes]) -> None:
         self._chunks = iter(chunks)

@@ -57,7 +57,7 @@ async def framing_of(exchange: Exchange) -> tuple[Framing, bytes]:
     Raises:
         TransportError, ProtocolError: the body could not be read.
     """
-    kind = media_type(exchange.headers)
+    kind = media_type(exchange.content_type)
     if kind != JSON and not is_stream_type(kind):
         return Framing.OTHER, b""
     head = chunk = await exchange.read()
@@ -86,10 +86,11 @@ def _is_event(start: bytes, kind: str) -> bool:
     return is_mapping(data) and (kind in _JSON_LINES or data.get("type") in KNOWN_TYPES)
 
 
-def media_type(headers: Mapping[str, str]) -> str:
-    """The type of ``Content-Type`` in lower case, without parameters; of several the first."""
-    value = headers.get("content-type", "").strip()
-    return _TYPE_END.split(value, maxsplit=1)[0].lower()
+def media_type(content_type: str) -> str:
+    """The type of a ``Content-Type`` in lower case, without parameters; of several the first."""
+    if content_type == EVENT_STREAM:
+        return EVENT_STREAM  # as it nearly always is
+    return _TYPE_END.split(content_type.strip(), maxsplit=1)[0].lower()
 
 
 _TYPE_END = re.compile("[;,\\s]")
@@ -113,11 +114,11 @@ async def not_an_answer(
         head: what was read of the body before.
     """
     mask = Mask(sent)
-    content_type = mask.text(exchange.headers.get("content-type", ""))
+    content_type = mask.text(exchange.content_type)
     body = mask.data((head + await exchange.read_error_body())[:ERROR_BODY_BYTES])
     what = (
         "text/event-stream and a body of plain JSON"
-        if media_type({"content-type": content_type}) == EVENT_STREAM
+        if media_type(content_type) == EVENT_STREAM
         else f"{content_type[:80] or 'no content type'!r} instead of text/event-stream"
     )
     return UnexpectedContentTypeError(

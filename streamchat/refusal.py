@@ -96,7 +96,7 @@ async def refusal(
     status = exchange.status
     if status == 200:
         return None
-    is_answer = status <= 299 and is_stream_type(media_type(exchange.headers))
+    is_answer = status <= 299 and is_stream_type(media_type(exchange.content_type))
     if is_answer and status not in _WITHOUT_CONTENT:
         return None
     mask = Mask(sent)

@@ -218,13 +218,14 @@ class Source:
         assert task is not None  # as aiohttp has it
         cancelling = task.cancelling()
         watchdog.begin_attempt(task)
-        exchange: Exchange | StreamChatError
         try:
             exchange = await plan.transport.open(
                 plan.headers, self._body, connect_timeout=plan.timeout.connect, use=use
             )
         except StreamChatError as error:
-            exchange = error
+            if watchdog.is_interrupting:
+                task.uncancel()  # too late to interrupt
+            return error
         except asyncio.CancelledError:
             # Ours, or somebody else's, or both: as asyncio.timeout() tells them apart.
             if not watchdog.is_interrupting or task.uncancel() > cancelling:

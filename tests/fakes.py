@@ -41,6 +41,10 @@ class Answer:
         self._failure: TransportError | None = None
         self._woken: asyncio.Future[None] | None = None
 
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "")
+
     async def read(self) -> bytes:
         while True:
             if self._failure is not None:

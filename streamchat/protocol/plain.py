@@ -67,7 +67,9 @@ TOO_DEEP = f"nested too deeply (more than {MAX_DEPTH} levels)"
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether it reads as a JSON object; that its keys are ``str`` is checked where it matters."""
-    return type(value) is dict or isinstance(value, Mapping)  # the first takes a tenth of the second
+    return type(value) is dict or isinstance(
+        value, Mapping
+    )  # the first takes a tenth of the second
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:

@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import cast
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -100,6 +101,12 @@ class Exchange:
         """The response's headers, names in lower case; of a repeated header the last."""
         # Made when asked for: a waiting stream need not hold them twice.
         return {name.lower(): value for name, value in self._response.headers.items()}
+
+    @property
+    def content_type(self) -> str:
+        """The ``Content-Type`` as it came, of a repeated header the last; empty if there is none."""
+        values = self._response.headers.getall(hdrs.CONTENT_TYPE, None)
+        return values[-1] if values else ""
 
     async def read(self) -> bytes:
         """The next bytes, as soon as there are any; ``b""`` at the end of the body.

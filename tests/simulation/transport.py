@@ -77,6 +77,10 @@ class SimExchange:
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "")
+
     async def read(self) -> bytes:
         self.readers += 1
         assert self.readers == 1, "two readers of one exchange"
