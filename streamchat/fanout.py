@@ -27,7 +27,7 @@ from streamchat.pacing import LimiterTurn
 from streamchat.plan import Pacer
 from streamchat.policy import AdaptiveConcurrency, Retry, is_rate_limit
 from streamchat.protocol.errors import ConnectError, StreamChatError
-from streamchat.protocol.plain import is_list, is_mapping
+from streamchat.protocol.plain import is_list, is_mapping, repair_surrogates
 from streamchat.protocol.request import ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.refusal import two_consumers
@@ -68,6 +68,22 @@ class FanOutResult:
     def ok(self) -> bool:
         """Whether there is an answer."""
         return self.response is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: ``index``, ``response`` or ``error`` and ``message``, ``attempts``, ``timing``.
+
+        Not in it: what is the caller's own (``request``, ``data``), and ``value``, which is the answer
+        read again.
+        """
+        fields: dict[str, Any] = {"index": self.index}
+        if self.response is not None:
+            fields["response"] = self.response.to_dict()
+        if self.error is not None:
+            fields |= {
+                "error": type(self.error).__name__,
+                "message": repair_surrogates(str(self.error)),
+            }
+        return {**fields, "attempts": self.attempts, "timing": self.timing.to_dict()}
 
 
 class Start(Protocol):
