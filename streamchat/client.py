@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ssl import CERT_NONE
 from stringprep import in_table_b1
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import attrs
 
 from streamchat._version import __version__
+from streamchat.asynchronous import AsyncContext
 from streamchat.credentials import (
     Secret,
     checked_headers,
     checked_key,
     hidden,
+    key_in,
     merged_headers,
     veiled,
 )
@@ -30,6 +32,7 @@ from streamchat.middleware import Middleware, chain, checked_middleware
 from streamchat.plan import MAX_ANSWER_BYTES, Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
+from streamchat.protocol.keywords import wrong_setting
 from streamchat.protocol.plain import is_mapping, repair_surrogates
 from streamchat.protocol.request import (
     AnyMessage,
@@ -37,6 +40,7 @@ from streamchat.protocol.request import (
     ChatRequest,
     CommonOptions,
     Messages,
+    check_names,
     checked_extra_body,
     plain_messages,
 )
@@ -62,12 +66,12 @@ DEFAULT_BASE_URL = "https://api.cohere.com"
 _COHERE_HOSTS = ("cohere.com", "cohere.ai")
 
 
-class Client(Listeners):
+class Client(Listeners, AsyncContext):
     """A client for Cohere's Chat v2 API.
 
     Args:
-        api_key: ``None`` reads ``CO_API_KEY``; an empty one sends no ``Authorization``, for private
-            deployments.
+        api_key: ``None`` reads ``CO_API_KEY``, then ``COHERE_API_KEY``; an empty one sends no
+            ``Authorization``, for private deployments.
         base_url: ``None`` reads ``CO_API_URL``, then ``https://api.cohere.com``; a path is kept.
         model: for requests that name none.
         timeout: limits in seconds; see :class:`~streamchat.Timeout`.
@@ -92,6 +96,7 @@ class Client(Listeners):
     Raises:
         ConfigurationError: no key for Cohere's own host, or a setting that cannot work; the message
             says what to set.
+        TypeError: a setting of the wrong type, or unknown; the message names the one that was meant.
 
     Usable without ``async with`` when ``await client.aclose()`` is called; from several event loops
     in turn, and after a fork, with connections for each. The environment is read here, once.
@@ -118,14 +123,20 @@ class Client(Listeners):
         insecure_tls: bool = False,
         limiter: Limiter | None = None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        **unknown: Never,
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
         self._model, self._base_url = model, ""
+        names = tuple(unknown)
+        unknown.clear()  # a value may be a key
         if api_key is not None and not isinstance(api_key, str):
-            kind, api_key = type(api_key).__name__, None  # type: ignore[unreachable]
-            raise TypeError(f"api_key must be a str, not {kind}")
-        api_key = Secret(os.environ.get("CO_API_KEY", "") if api_key is None else api_key)
+            kind, fix = type(api_key).__name__, ""  # type: ignore[unreachable]
+            if callable(api_key):
+                fix = ": call it, and pass what it returns"
+            api_key = None
+            raise TypeError(f"api_key must be a str, not {kind}{fix}")
+        api_key = Secret(key_in(os.environ) if api_key is None else api_key)
         headers = hidden(headers)
         if isinstance(cast("object", proxy), bytes):
             proxy = None
@@ -136,12 +147,16 @@ class Client(Listeners):
         if isinstance(proxy, str):
             proxy = veiled(proxy)
         base_url = veiled(base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL)
+        if names:
+            settings: Any = Client.__init__.__kwdefaults__
+            raise wrong_setting(names[0], ("api_key", *settings), ChatOptions.__annotations__)
         headers = checked_headers(headers)
         key = checked_key(api_key)
         self._base_url = _checked_base_url(base_url, allow_http=allow_http)
         if key is None and _is_cohere(self._base_url):
             raise ConfigurationError(
-                "no API key: set the environment variable CO_API_KEY or pass api_key=; "
+                "no API key: set the environment variable CO_API_KEY (or COHERE_API_KEY), or pass "
+                "api_key=; "
                 "to try without one, run `streamchat serve` and set CO_API_URL as it says"
             )
         if ssl is not True and not isinstance(ssl, SslContext):
@@ -693,13 +708,12 @@ def _checked_query(query: Mapping[Any, Any] | None) -> Mapping[str, str]:
 
 def _merged_body(common: Mapping[str, Any], own: Any) -> Any:
     """The client's extra fields with those of a call over them."""
-    if own is None:
-        return common
-    return {**common, **own} if is_mapping(own) else own
+    return {**common, **(checked_extra_body(own) or {})}
 
 
 def _check_common(options: Mapping[str, Any], call: str) -> None:
-    """Refuse what the call sets itself, or does without."""
+    """Refuse what the call sets itself, or does without, and what is no option at all."""
+    check_names(options)
     for name in options:
         if name in ChatOptions.__annotations__ and name not in CommonOptions.__annotations__:
             raise TypeError(f"{call} takes no {name}")
@@ -710,6 +724,8 @@ def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:
         return default
     if not isinstance(value, cls):
         example = {"timeout": "Timeout(total=30)", "retry": "Retry(attempts=5)"}[name]
+        if cls is Timeout and type(value) in (int, float):
+            example = f"Timeout(total={value})"
         raise TypeError(
             f"{name} must be a {cls.__name__}, not {type(value).__name__}: {name}={example}"
         )

@@ -21,6 +21,7 @@ from weakref import ref
 
 import attrs
 
+from streamchat.asynchronous import AsyncOnly
 from streamchat.credentials import hidden
 from streamchat.limiter import Limiter, Permit
 from streamchat.pacing import LimiterTurn
@@ -140,7 +141,7 @@ class _Item:
     request: Any = attrs.field(repr=False)
 
 
-class FanOut:
+class FanOut(AsyncOnly):
     """Many answers, as they complete. Made by :meth:`streamchat.Client.fan_out`.
 
     ::

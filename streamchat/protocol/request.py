@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import attrs
 
+from streamchat.protocol.keywords import wrong_option
 from streamchat.protocol.messages import (
     AssistantMessage,
     Document,
@@ -42,6 +43,7 @@ __all__ = [
     "CommonOptions",
     "ChatRequest",
     "Messages",
+    "check_names",
     "checked_extra_body",
     "plain_message",
     "plain_messages",
@@ -269,6 +271,24 @@ def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
             )
 
 
+def check_names(options: Iterable[str]) -> None:
+    """Refuse keywords that are no options of a request.
+
+    Raises:
+        TypeError: the message names the one that was meant, or what to write instead.
+    """
+    for name in options:
+        if name not in ChatOptions.__annotations__:
+            raise wrong_option(name, {*ChatOptions.__annotations__, *_KEYWORDS})
+
+
+_KEYWORDS = (
+    *("model", "messages", "handlers", "data", "timeout", "retry", "headers", "limiter"),
+    "max_answer_bytes",
+)
+"""Keywords of a call that are not options: they may be misspelt too."""
+
+
 def checked_extra_body(value: Any) -> dict[str, Any] | None:
     """A plain copy of body fields that this version does not know; ``None`` if there are none.
 
@@ -493,15 +513,7 @@ class ChatRequest(FrozenRecord):
         Raises:
             TypeError: an unknown option; the message suggests the one that was meant.
         """
-        for name in options:
-            if name not in ChatOptions.__annotations__:
-                from difflib import get_close_matches  # for this mistake alone
-
-                close = get_close_matches(name, ChatOptions.__annotations__, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                if name.startswith("on_"):
-                    hint = f"; register a handler by @client.{name}, or in handlers=[...]"
-                raise TypeError(f"{name!r} is not an option of Chat v2{hint}")
+        check_names(options)
         return cls(model=model, messages=messages, **options)
 
     def to_dict(self, *, stream: bool = True) -> dict[str, Any]:

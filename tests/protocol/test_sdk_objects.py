@@ -358,7 +358,7 @@ WRONG: list[tuple[str, Any, str]] = [
 def test_an_object_is_checked_as_a_dict_is(name: str, value: Any, words: str) -> None:
     """The error names the argument."""
     with pytest.raises((TypeError, ValueError), match=f"^{words}"):
-        ChatRequest.build("Hi", "m", {name: value})  # type: ignore[misc]
+        ChatRequest.build("Hi", "m", {name: value})
 
 
 def test_an_object_that_cannot_write_itself_is_named() -> None:
