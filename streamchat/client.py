@@ -33,6 +33,7 @@ from streamchat.plan import MAX_ANSWER_BYTES, Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.keywords import wrong_setting
+from streamchat.protocol.models import DEFAULT_MODEL
 from streamchat.protocol.plain import is_mapping, repair_surrogates
 from streamchat.protocol.request import (
     AnyMessage,
@@ -585,7 +586,7 @@ class Client(Listeners, AsyncContext):
         chosen = model if model is not None else self._model
         if chosen is None:
             raise ConfigurationError(
-                "no model: pass model= here or to Client(), for example command-a-03-2025"
+                f"no model: pass model= here or to Client(), for example {DEFAULT_MODEL}"
             )
         if self._extra_body is not None:
             options["extra_body"] = _merged_body(self._extra_body, options.get("extra_body"))

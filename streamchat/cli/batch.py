@@ -38,12 +38,12 @@ from streamchat.cli.terminal import Screen, visible_name
 from streamchat.credentials import key_in
 from streamchat.journal import Journal
 from streamchat.journal.files import Lines
+from streamchat.protocol.models import DEFAULT_MODEL
 from streamchat.protocol.plain import encode_json, repair_surrogates
 from streamchat.stops import StopCount
 
 __all__ = ["batch"]
 
-DEFAULT_MODEL = "command-a-03-2025"
 POINTLESS = (AuthenticationError, PaymentRequiredError, PermissionDeniedError, InvalidTokenError)
 """What would be said of every other request too."""
 DEMO = "the demo server"

@@ -18,7 +18,7 @@ from .helpers import ROOT
 PACKAGE = ROOT / "streamchat"
 
 TIERS: list[set[str]] = [
-    {"_version", "asynchronous", "protocol.keywords"},
+    {"_version", "asynchronous", "protocol.keywords", "protocol.models"},
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain"},
     {"protocol.record", "protocol.event_json"},
