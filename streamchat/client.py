@@ -416,6 +416,7 @@ class Client(Listeners, AsyncContext):
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.tools import ToolOptions, ToolRun, as_tools
 
+        check_names(options)
         _check_common(options, "run_tools()")
         named = as_tools(tools)
         chosen = ToolOptions(
@@ -496,6 +497,7 @@ class Client(Listeners, AsyncContext):
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.structured import ParsedAnswer, asking_for_json, response_format
 
+        check_names(options)
         _check_common(options, "parse()")
         format_ = response_format(into)
         given = as_dispatchers(handlers)
@@ -713,8 +715,7 @@ def _merged_body(common: Mapping[str, Any], own: Any) -> Any:
 
 
 def _check_common(options: Mapping[str, Any], call: str) -> None:
-    """Refuse what the call sets itself, or does without, and what is no option at all."""
-    check_names(options)
+    """Refuse what the call sets itself, or does without."""
     for name in options:
         if name in ChatOptions.__annotations__ and name not in CommonOptions.__annotations__:
             raise TypeError(f"{call} takes no {name}")

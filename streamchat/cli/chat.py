@@ -89,8 +89,8 @@ def chat(
     to stderr, so "> file" keeps the answer alone. On a terminal, control characters in the answer
     are shown as pictures; elsewhere the text is untouched. NO_COLOR is honoured.
 
-    The key is read from CO_API_KEY. Without it and without CO_API_URL an embedded demo server
-    answers: no network, no account.
+    The key is read from CO_API_KEY, or COHERE_API_KEY. Without one and without CO_API_URL an embedded
+    demo server answers: no network, no account.
 
     \b
     Examples:

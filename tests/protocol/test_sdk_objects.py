@@ -13,6 +13,7 @@ import pydantic.v1
 import pytest
 
 from streamchat import (
+    Conversation,
     Document,
     DocumentContent,
     ImageContent,
@@ -21,6 +22,7 @@ from streamchat import (
     ThinkingContent,
     ToolMessage,
     UserMessage,
+    last_turns,
 )
 from streamchat.protocol.plain import to_plain
 from streamchat.protocol.request import ChatRequest
@@ -196,6 +198,15 @@ def _objects(value: Any) -> list[Any]:
     if isinstance(value, pydantic.BaseModel):
         return [value, *_objects(dict(value))]
     return []
+
+
+def test_a_conversation_keeps_them_as_plain_turns() -> None:
+    """The SDK's turns are stored, trimmed and read again like any."""
+    talk = Conversation()
+    talk.add(USER, RESPONSE.message, USER)
+    assert Conversation.from_json(talk.to_json()) == talk
+    talk.trim(last_turns(1))
+    assert talk.messages == [{"role": "user", "content": "Hi"}]
 
 
 # --- one part that is not in a list ---------------------------------------------------------------
