@@ -160,10 +160,7 @@ class Client(Listeners, AsyncContext):
                 "api_key=; "
                 "to try without one, run `streamchat serve` and set CO_API_URL as it says"
             )
-        if ssl is not True and not isinstance(ssl, SslContext):
-            raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
-        if isinstance(ssl, SslContext) and not insecure_tls:
-            _check_context(ssl)
+        _check_ssl(ssl, insecure_tls=insecure_tls)
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no limit")
         if max_event_bytes < 1:
@@ -664,6 +661,20 @@ def _checked_limiter(limiter: Limiter | None) -> Limiter | None:
             f"limiter must be a Limiter, not {type(limiter).__name__}: limiter=Limiter(rpm=500)"
         )
     return limiter
+
+
+def _check_ssl(ssl: SslContext | bool, *, insecure_tls: bool) -> None:
+    """Refuse what is no context, or one that does not check, unless that is wanted.
+
+    Raises:
+        ConfigurationError: the message says which.
+    """
+    if ssl is True:
+        return
+    if not isinstance(ssl, SslContext):
+        raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
+    if not insecure_tls:
+        _check_context(ssl)
 
 
 def _check_context(context: SslContext) -> None:
