@@ -15,7 +15,7 @@ from streamchat import (
     StreamChatError,
 )
 
-client = Client(model="command-a-03-2025")
+client = Client(model="command-a-plus-05-2026")
 
 
 @client.on_content_delta

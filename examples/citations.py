@@ -8,7 +8,7 @@ import asyncio
 
 from streamchat import CitationEnd, Client, ContentDelta, Context
 
-client = Client(model="command-a-03-2025")
+client = Client(model="command-a-plus-05-2026")
 
 
 class Footnotes:

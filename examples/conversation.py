@@ -26,7 +26,7 @@ async def ask(client: Client, talk: Conversation, question: str) -> None:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "talk.json"
-        async with Client(model="command-a-03-2025") as client:
+        async with Client(model="command-a-plus-05-2026") as client:
             talk = Conversation(system="Be brief.")
             await ask(client, talk, "My name is Ada.")
             await ask(client, talk, "What is RAG?")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from streamchat import Client, Limiter, MessageEnd
 
-client = Client(model="command-a-03-2025")
+client = Client(model="command-a-plus-05-2026")
 limiter = Limiter(rpm=500, tpm=1_000_000)  # may be shared by clients
 tokens = 0
 

@@ -10,7 +10,7 @@ import attrs
 
 from streamchat import Client, ContentDelta, StructureError
 
-client = Client(model="command-a-03-2025")
+client = Client(model="command-a-plus-05-2026")
 
 
 @attrs.define

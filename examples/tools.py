@@ -9,7 +9,7 @@ from typing import Literal
 
 from streamchat import Client, ContentDelta, StepStart, ToolPlanDelta, ToolResult, tool
 
-client = Client(model="command-a-03-2025")
+client = Client(model="command-a-plus-05-2026")
 
 
 @tool

@@ -12,17 +12,19 @@ from functools import partial
 from ssl import CERT_NONE
 from stringprep import in_table_b1
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import attrs
 
 from streamchat._version import __version__
+from streamchat.asynchronous import AsyncContext
 from streamchat.credentials import (
     Secret,
     checked_headers,
     checked_key,
     hidden,
+    key_in,
     merged_headers,
     veiled,
 )
@@ -31,6 +33,8 @@ from streamchat.middleware import Middleware, chain, checked_middleware
 from streamchat.plan import MAX_ANSWER_BYTES, Pacer, Plan
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
+from streamchat.protocol.keywords import wrong_setting
+from streamchat.protocol.models import DEFAULT_MODEL
 from streamchat.protocol.plain import is_mapping, repair_surrogates
 from streamchat.protocol.request import (
     AnyMessage,
@@ -38,6 +42,7 @@ from streamchat.protocol.request import (
     ChatRequest,
     CommonOptions,
     Messages,
+    check_names,
     checked_extra_body,
     plain_messages,
 )
@@ -64,12 +69,12 @@ DEFAULT_BASE_URL = "https://api.cohere.com"
 _COHERE_HOSTS = ("cohere.com", "cohere.ai")
 
 
-class Client(Listeners):
+class Client(Listeners, AsyncContext):
     """A client for Cohere's Chat v2 API.
 
     Args:
-        api_key: ``None`` reads ``CO_API_KEY``; an empty one sends no ``Authorization``, for private
-            deployments.
+        api_key: ``None`` reads ``CO_API_KEY``, then ``COHERE_API_KEY``; an empty one sends no
+            ``Authorization``, for private deployments.
         base_url: ``None`` reads ``CO_API_URL``, then ``https://api.cohere.com``; a path is kept.
         model: for requests that name none.
         timeout: limits in seconds; see :class:`~streamchat.Timeout`.
@@ -94,6 +99,7 @@ class Client(Listeners):
     Raises:
         ConfigurationError: no key for Cohere's own host, or a setting that cannot work; the message
             says what to set.
+        TypeError: a setting of the wrong type, or unknown; the message names the one that was meant.
 
     Usable without ``async with`` when ``await client.aclose()`` is called; from several event loops
     in turn, and after a fork, with connections for each. The environment is read here, once.
@@ -120,14 +126,20 @@ class Client(Listeners):
         insecure_tls: bool = False,
         limiter: Limiter | None = None,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        **unknown: Never,
     ) -> None:
         # Wrapped before anything can fail, and the argument is overwritten: a traceback shows
         # local variables to whoever collects them.
         self._model, self._base_url = model, ""
+        names = tuple(unknown)
+        unknown.clear()  # a value may be a key
         if api_key is not None and not isinstance(api_key, str):
-            kind, api_key = type(api_key).__name__, None  # type: ignore[unreachable]
-            raise TypeError(f"api_key must be a str, not {kind}")
-        api_key = Secret(os.environ.get("CO_API_KEY", "") if api_key is None else api_key)
+            kind, fix = type(api_key).__name__, ""  # type: ignore[unreachable]
+            if callable(api_key):
+                fix = ": call it, and pass what it returns"
+            api_key = None
+            raise TypeError(f"api_key must be a str, not {kind}{fix}")
+        api_key = Secret(key_in(os.environ) if api_key is None else api_key)
         headers = hidden(headers)
         if isinstance(cast("object", proxy), bytes):
             proxy = None
@@ -138,18 +150,19 @@ class Client(Listeners):
         if isinstance(proxy, str):
             proxy = veiled(proxy)
         base_url = veiled(base_url or os.environ.get("CO_API_URL") or DEFAULT_BASE_URL)
+        if names:
+            settings: Any = Client.__init__.__kwdefaults__
+            raise wrong_setting(names[0], ("api_key", *settings), ChatOptions.__annotations__)
         headers = checked_headers(headers)
         key = checked_key(api_key)
         self._base_url = _checked_base_url(base_url, allow_http=allow_http)
         if key is None and _is_cohere(self._base_url):
             raise ConfigurationError(
-                "no API key: set the environment variable CO_API_KEY or pass api_key=; "
+                "no API key: set the environment variable CO_API_KEY (or COHERE_API_KEY), or pass "
+                "api_key=; "
                 "to try without one, run `streamchat serve` and set CO_API_URL as it says"
             )
-        if ssl is not True and not isinstance(ssl, SslContext):
-            raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
-        if isinstance(ssl, SslContext) and not insecure_tls:
-            _check_context(ssl)
+        _check_ssl(ssl, insecure_tls=insecure_tls)
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no limit")
         if max_event_bytes < 1:
@@ -407,6 +420,7 @@ class Client(Listeners):
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.tools import ToolOptions, ToolRun, as_tools
 
+        check_names(options)
         _check_common(options, "run_tools()")
         named = as_tools(tools)
         chosen = ToolOptions(
@@ -487,6 +501,7 @@ class Client(Listeners):
         headers = hidden(headers)  # a traceback shows local variables
         from streamchat.structured import ParsedAnswer, asking_for_json, response_format
 
+        check_names(options)
         _check_common(options, "parse()")
         format_ = response_format(into)
         given = as_dispatchers(handlers)
@@ -596,7 +611,7 @@ class Client(Listeners):
         chosen = model if model is not None else self._model
         if chosen is None:
             raise ConfigurationError(
-                "no model: pass model= here or to Client(), for example command-a-03-2025"
+                f"no model: pass model= here or to Client(), for example {DEFAULT_MODEL}"
             )
         if self._extra_body is not None:
             options["extra_body"] = _merged_body(self._extra_body, options.get("extra_body"))
@@ -674,6 +689,20 @@ def _checked_limiter(limiter: Limiter | None) -> Limiter | None:
     return limiter
 
 
+def _check_ssl(ssl: SslContext | bool, *, insecure_tls: bool) -> None:
+    """Refuse what is no context, or one that does not check, unless that is wanted.
+
+    Raises:
+        ConfigurationError: the message says which.
+    """
+    if ssl is True:
+        return
+    if not isinstance(ssl, SslContext):
+        raise ConfigurationError("ssl must be an ssl.SSLContext; it cannot be switched off")
+    if not insecure_tls:
+        _check_context(ssl)
+
+
 def _check_context(context: SslContext) -> None:
     """Refuse a context with which anybody in between could read the key.
 
@@ -719,9 +748,7 @@ def _checked_query(query: Mapping[Any, Any] | None) -> Mapping[str, str]:
 
 def _merged_body(common: Mapping[str, Any], own: Any) -> Any:
     """The client's extra fields with those of a call over them."""
-    if own is None:
-        return common
-    return {**common, **own} if is_mapping(own) else own
+    return {**common, **(checked_extra_body(own) or {})}
 
 
 def _check_common(options: Mapping[str, Any], call: str) -> None:
@@ -736,6 +763,8 @@ def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:
         return default
     if not isinstance(value, cls):
         example = {"timeout": "Timeout(total=30)", "retry": "Retry(attempts=5)"}[name]
+        if cls is Timeout and type(value) in (int, float):
+            example = f"Timeout(total={value})"
         raise TypeError(
             f"{name} must be a {cls.__name__}, not {type(value).__name__}: {name}={example}"
         )

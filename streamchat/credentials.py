@@ -19,6 +19,7 @@ __all__ = [
     "checked_headers",
     "checked_key",
     "hidden",
+    "key_in",
     "merged_headers",
     "reveal",
     "veiled",
@@ -175,16 +176,37 @@ def reveal(text: str) -> str:
     return value
 
 
+def key_in(environment: Mapping[str, str]) -> str:
+    """The key of the environment: ``CO_API_KEY``, or if that is empty ``COHERE_API_KEY``."""
+    return environment.get("CO_API_KEY") or environment.get("COHERE_API_KEY") or ""
+
+
+_PLACEHOLDER = re.compile(
+    r"<.*>|\{.*\}|\[.*\]|%\w+%|\$\{?\w+\}?"  # <YOUR API KEY>, {{KEY}}, [key], %KEY%, $KEY, ${KEY}
+    r"|.*\.\.\.|.*\u2026"  # sk-...
+    r"|(?i:(YOUR|INSERT|ENTER)[-_ ]([A-Z0-9]+[-_ ])*(KEY|TOKEN)([-_ ]HERE)?)"
+    r"|(CO|COHERE)_API_KEY",
+    re.ASCII | re.DOTALL,
+)
+"""What documentation and templates have in place of a key."""
+
+
 def checked_key(key: Secret) -> Secret | None:
     """The key without the line end that files leave; ``None`` for an empty one.
 
     Raises:
-        ConfigurationError: it holds white space, control characters or other than ASCII, or is
-            longer than 4,096 characters. The message does not show it.
+        ConfigurationError: it is a placeholder of some documentation, holds white space, control
+            characters or other than ASCII, or is longer than 4,096 characters. The message does not
+            show it.
     """
     key = Secret(reveal(key).removesuffix("\n").removesuffix("\r"))
     if not key:
         return None
+    if _PLACEHOLDER.fullmatch(reveal(key)[:256].strip()):
+        raise ConfigurationError(
+            "the API key is a placeholder from an example or a template: put your own key there; "
+            "https://dashboard.cohere.com/api-keys has it"
+        )
     if _KEY.fullmatch(reveal(key)):
         return key
     if len(reveal(key)) > MAX_KEY:

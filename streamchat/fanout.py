@@ -21,13 +21,14 @@ from weakref import ref
 
 import attrs
 
+from streamchat.asynchronous import AsyncOnly
 from streamchat.credentials import hidden
 from streamchat.limiter import Limiter, Permit
 from streamchat.pacing import LimiterTurn
 from streamchat.plan import Pacer
 from streamchat.policy import AdaptiveConcurrency, Retry, is_rate_limit
 from streamchat.protocol.errors import ConnectError, StreamChatError
-from streamchat.protocol.plain import is_list, is_mapping
+from streamchat.protocol.plain import is_list, is_mapping, repair_surrogates
 from streamchat.protocol.request import ChatRequest, Messages
 from streamchat.protocol.response import ChatResponse
 from streamchat.refusal import two_consumers
@@ -74,6 +75,22 @@ class FanOutResult:
         from streamchat.markdown import result_markdown  # most programs show nothing
 
         return result_markdown(self.index, self.response, self.error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: ``index``, ``response`` or ``error`` and ``message``, ``attempts``, ``timing``.
+
+        Not in it: what is the caller's own (``request``, ``data``), and ``value``, which is the answer
+        read again.
+        """
+        fields: dict[str, Any] = {"index": self.index}
+        if self.response is not None:
+            fields["response"] = self.response.to_dict()
+        if self.error is not None:
+            fields |= {
+                "error": type(self.error).__name__,
+                "message": repair_surrogates(str(self.error)),
+            }
+        return {**fields, "attempts": self.attempts, "timing": self.timing.to_dict()}
 
 
 class Start(Protocol):
@@ -125,7 +142,7 @@ class _Item:
     request: Any = attrs.field(repr=False)
 
 
-class FanOut:
+class FanOut(AsyncOnly):
     """Many answers, as they complete. Made by :meth:`streamchat.Client.fan_out`.
 
     ::

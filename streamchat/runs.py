@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator,
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from streamchat.asynchronous import AsyncOnly
 from streamchat.context import Context
 from streamchat.dispatcher import Dispatcher, Listeners, routes_of
 from streamchat.protocol.errors import GenerationError, StreamChatError
@@ -34,7 +35,7 @@ T = TypeVar("T")
 X = TypeVar("X", bound=StreamChatError)
 
 
-class Run(Listeners, ABC, Generic[E, T]):
+class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
     """Base of :class:`streamchat.ToolRun` and :class:`streamchat.ParsedAnswer`.
 
     Three ways to consume it, and nothing is sent before one of them begins::

@@ -61,6 +61,20 @@ class ToolResult(Record):
         """The turn that answers the call."""
         return ToolMessage(self.tool_call.id, self.content)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the call, what the model is told, ``error`` if it failed, and ``seconds``.
+
+        :attr:`value` and :attr:`exception` may be anything; :attr:`content` is what JSON holds of them.
+        """
+        fields: dict[str, Any] = {
+            "type": self.type,
+            "tool_call": self.tool_call.to_dict(),
+            "content": self.message.to_dict()["content"],
+        }
+        if self.error is not None:
+            fields["error"] = self.error
+        return {**fields, "seconds": self.seconds}
+
 
 @attrs.define(eq=False, repr=False)
 class StepEnd(Record):

@@ -20,6 +20,7 @@ from operator import length_hint
 from types import TracebackType
 from typing import Any
 
+from streamchat.asynchronous import AsyncOnly
 from streamchat.context import Context
 from streamchat.dispatcher import Dispatcher, Listeners, routes_of
 from streamchat.masking import Mask
@@ -51,7 +52,7 @@ def _as_it_is(event: Event) -> Event:
     return event
 
 
-class ChatStream(Listeners):
+class ChatStream(Listeners, AsyncOnly):
     """One answer while it comes. Made by :meth:`streamchat.Client.chat_stream`.
 
     Three ways to consume it, and nothing is sent before one of them begins::

@@ -62,7 +62,8 @@ def _texts(message: Mapping[str, Any]) -> list[str]:
     content = message.get("content")
     if isinstance(content, str):
         return [content]
-    parts = [part.get("text") for part in content or () if is_mapping(part)]
+    parts = [content] if is_mapping(content) else content or ()
+    parts = [part.get("text") for part in parts if is_mapping(part)]
     return [text for text in parts if isinstance(text, str)]
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
+from streamchat.asynchronous import AsyncOnly
 from streamchat.protocol.events import ContentDelta
 from streamchat.protocol.sse import Frame
 
 __all__ = ["Frames", "Pieces"]
 
 
-class Pieces:
+class Pieces(AsyncOnly):
     """The text or the thinking of a stream, piece by piece."""
 
     def __init__(
@@ -41,7 +42,7 @@ class Pieces:
                     return piece
 
 
-class Frames:
+class Frames(AsyncOnly):
     """The frames of a stream as they are."""
 
     def __init__(

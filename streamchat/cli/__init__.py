@@ -24,8 +24,8 @@ __all__ = ["cli"]
 def cli() -> None:
     """Talk to Cohere's Chat v2 API and watch the answer come.
 
-    The key is read from the environment variable CO_API_KEY and from nowhere else; CO_API_URL names
-    another server. Without either, a small demo model on this machine answers.
+    The key is read from the environment variable CO_API_KEY, or COHERE_API_KEY, and from nowhere else;
+    CO_API_URL names another server. Without either, a small demo model on this machine answers.
 
     \b
     Examples:

@@ -35,14 +35,15 @@ from streamchat.cli.progress import Tally, watched
 from streamchat.cli.rows import Line, error_row, read_lines, result_row
 from streamchat.cli.sources import Source
 from streamchat.cli.terminal import Screen, visible_name
+from streamchat.credentials import key_in
 from streamchat.journal import Journal
 from streamchat.journal.files import Lines
+from streamchat.protocol.models import DEFAULT_MODEL
 from streamchat.protocol.plain import encode_json, repair_surrogates
 from streamchat.stops import StopCount
 
 __all__ = ["batch"]
 
-DEFAULT_MODEL = "command-a-03-2025"
 POINTLESS = (AuthenticationError, PaymentRequiredError, PermissionDeniedError, InvalidTokenError)
 """What would be said of every other request too."""
 DEMO = "the demo server"
@@ -187,7 +188,7 @@ def batch(
             limiter=limiter,
             # The server that this command would ask, which may be its own.
             client={
-                "api_key": "" if demo else os.environ.get("CO_API_KEY", ""),
+                "api_key": "" if demo else key_in(os.environ),
                 "base_url": client.base_url,
             },
             address=cluster,

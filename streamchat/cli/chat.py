@@ -26,12 +26,10 @@ from streamchat.cli.options import FiniteRange
 from streamchat.cli.outcome import EXIT_CODES, Outcome, report
 from streamchat.cli.render import JsonLines, Printer, statistics
 from streamchat.cli.terminal import Screen
+from streamchat.protocol.models import DEFAULT_MODEL
 
 __all__ = ["chat"]
 
-DEFAULT_MODEL = "command-a-03-2025"
-REASONING_MODEL = "command-a-reasoning-08-2025"
-"""The default with ``--thinking``: others refuse it."""
 LEAVE = ("exit", "quit")
 
 
@@ -53,12 +51,16 @@ LEAVE = ("exit", "quit")
     help="Let the model call this tool (or list of tools): calls are printed, not run. "
     "May be given again.",
 )
-@click.option("--thinking", is_flag=True, help="Let the model think first, and show it on stderr.")
+@click.option(
+    "--thinking", is_flag=True, help="Tell the model to think first, and show it on stderr."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print events instead, one JSON a line.")
 @click.option(
     "--model",
     metavar="ID",
-    help=f"The model.  [default: {DEFAULT_MODEL}, with --thinking {REASONING_MODEL}]",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="The model.",
 )
 @click.option("--system", metavar="TEXT", help="What the model is told to be.")
 @click.option(
@@ -73,7 +75,7 @@ def chat(
     tools: tuple[str, ...],
     thinking: bool,
     as_json: bool,
-    model: str | None,
+    model: str,
     system: str | None,
     tokens_per_second: float | None,
 ) -> None:
@@ -87,8 +89,8 @@ def chat(
     to stderr, so "> file" keeps the answer alone. On a terminal, control characters in the answer
     are shown as pictures; elsewhere the text is untouched. NO_COLOR is honoured.
 
-    The key is read from CO_API_KEY. Without it and without CO_API_URL an embedded demo server
-    answers: no network, no account.
+    The key is read from CO_API_KEY, or COHERE_API_KEY. Without one and without CO_API_URL an embedded
+    demo server answers: no network, no account.
 
     \b
     Examples:
@@ -107,7 +109,7 @@ def chat(
         options["thinking"] = {"type": "enabled"}
     job = Job(
         screen=Screen(),
-        model=model or (REASONING_MODEL if thinking else DEFAULT_MODEL),
+        model=model,
         options=options,
         shows_thinking=thinking,
         as_json=as_json,

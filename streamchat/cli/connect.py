@@ -12,6 +12,7 @@ import click
 
 from streamchat import Client
 from streamchat.cli.terminal import Screen
+from streamchat.credentials import key_in
 
 __all__ = ["DEMO_PACE", "connected"]
 
@@ -81,7 +82,7 @@ async def _client(
 
 def _needs_demo_server() -> bool:
     """Whether there is neither a key nor the URL of a server that may need none."""
-    if os.environ.get("CO_API_KEY", "").strip():
+    if key_in(os.environ).strip():
         return False
     url = os.environ.get("CO_API_URL", "")
     try:

@@ -41,6 +41,7 @@ from streamchat.local.tooling import (
 from streamchat.local.words import sentences, split_name, stems
 from streamchat.protocol.events import Event
 from streamchat.protocol.messages import ToolCall
+from streamchat.protocol.models import thinks_by_default
 
 __all__ = ["answer"]
 
@@ -215,7 +216,7 @@ def _thinks(request: Mapping[str, Any]) -> bool:
     thinking = request.get("thinking")
     if isinstance(thinking, Mapping):
         return str(object_or_empty(thinking).get("type", "enabled")).lower() != "disabled"
-    return "reasoning" in str(request.get("model")).lower()
+    return thinks_by_default(str(request.get("model")))
 
 
 def _thoughts(talk: Conversation, draft: Draft) -> str:

@@ -32,6 +32,7 @@ from streamchat.local.wire import (
 )
 from streamchat.protocol.codec import DONE, encode_event
 from streamchat.protocol.events import ContentDelta, Event, ToolCallDelta, ToolPlanDelta
+from streamchat.protocol.models import DEFAULT_MODEL
 from streamchat.protocol.plain import encode_json
 from streamchat.protocol.sse import encode_frame
 
@@ -376,7 +377,7 @@ def _unary(events: Iterable[Event], request: Mapping[str, Any]) -> web.Response:
 
 MODELS_PATH = "/v1/models"
 _NAMES = (
-    "command-a-plus-05-2026",
+    DEFAULT_MODEL,
     "command-a-03-2025",
     "command-a-reasoning-08-2025",
     "command-a-vision-07-2025",

@@ -19,6 +19,7 @@ import msgspec
 from streamchat.protocol.error_body import error_words
 from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import (
+    EVENT_CLASSES,
     CitationEnd,
     CitationStart,
     ContentDelta,
@@ -28,12 +29,12 @@ from streamchat.protocol.events import (
     Debug,
     Event,
     MessageEnd,
-    MessageStart,
     ToolCallDelta,
     ToolCallEnd,
     ToolCallStart,
     ToolPlanDelta,
     UnknownEvent,
+    event_fields,
 )
 from streamchat.protocol.from_json import (
     KNOWN_TYPES,
@@ -48,7 +49,6 @@ from streamchat.protocol.plain import (
     FLAT,
     MAX_VALUES,
     TOO_DEEP,
-    as_dict,
     decode_json,
     encode_json,
     has_giant_integer,
@@ -334,103 +334,15 @@ def encode_event(event: Event) -> Frame:
         TypeError: not an event.
         ValueError: text with a lone surrogate, or data that JSON cannot say.
     """
-    encode = _ENCODERS.get(type(event))
-    if encode is None:
+    if type(event) not in _CLASSES:
         raise TypeError(f"not an event: {type(event).__name__}")
     name: str = event.type
     if "\n" in name or "\r" in name:
         name = "message"  # an unknown type that no event line can say; the JSON says it
-    return Frame(name, encode_json(encode(event)))
+    return Frame(name, encode_json(event_fields(event)))
 
 
-def _in_message(kind: str, fields: dict[str, Any], index: int | None = None) -> dict[str, Any]:
-    """The envelope of everything that adds to the message."""
-    body: dict[str, Any] = {"type": kind}
-    if index is not None:
-        body["index"] = index
-    body["delta"] = {"message": fields}
-    return body
-
-
-def _indexed(event: ContentEnd | ToolCallEnd | CitationEnd) -> dict[str, Any]:
-    return {"type": event.type, "index": event.index}
-
-
-def _encode_message_start(event: MessageStart) -> dict[str, Any]:
-    message = event.message
-    fields = {
-        "role": message.role,
-        "content": message.content,
-        "tool_plan": message.tool_plan,
-        "tool_calls": message.tool_calls,
-        "citations": message.citations,
-    }
-    return {"id": event.id, "type": event.type, "delta": {"message": fields}}
-
-
-def _encode_content_start(event: ContentStart) -> dict[str, Any]:
-    return _in_message(event.type, {"content": {"type": event.kind} | _piece(event)}, event.index)
-
-
-def _encode_content_delta(event: ContentDelta) -> dict[str, Any]:
-    body = _in_message(event.type, {"content": _piece(event)}, event.index)
-    if event.logprobs is not None:
-        body["logprobs"] = {"token_ids": event.logprobs.token_ids} | as_dict(event.logprobs)
-    return body
-
-
-def _piece(event: ContentStart | ContentDelta) -> dict[str, str]:
-    return {"thinking": event.thinking} if event.kind == "thinking" else {"text": event.text}
-
-
-def _encode_citation_start(event: CitationStart) -> dict[str, Any]:
-    citation = as_dict(event.citation)
-    kind = citation.pop("type", None)
-    citation.setdefault("sources", [])
-    if kind is not None:
-        citation["type"] = kind  # the recorded wire has it last
-    return _in_message(event.type, {"citations": citation}, event.index)
-
-
-def _encode_message_end(event: MessageEnd) -> dict[str, Any]:
-    delta: dict[str, Any] = {"finish_reason": event.finish_reason, "usage": event.usage}
-    if event.error is not None:
-        delta["error"] = event.error
-    if event.error_type is not None:
-        delta["error_type"] = event.error_type
-    return {"type": event.type, "delta": delta}
-
-
-def _encode_debug(event: Debug) -> dict[str, Any]:
-    return {"type": event.type} | ({} if event.prompt is None else {"prompt": event.prompt})
-
-
-def _encode_tool_call_start(event: ToolCallStart) -> dict[str, Any]:
-    call = event.tool_call
-    ordered = {"id": call.id, "type": call.type, "function": call.function}
-    return _in_message(event.type, {"tool_calls": ordered}, event.index)
-
-
-def _encode_tool_call_delta(event: ToolCallDelta) -> dict[str, Any]:
-    function = {"function": {"arguments": event.arguments}}
-    return _in_message(event.type, {"tool_calls": function}, event.index)
-
-
-_ENCODERS: Mapping[type, Callable[[Any], dict[str, Any]]] = {
-    MessageStart: _encode_message_start,
-    ContentStart: _encode_content_start,
-    ContentDelta: _encode_content_delta,
-    ContentEnd: _indexed,
-    ToolPlanDelta: lambda event: _in_message(event.type, {"tool_plan": event.tool_plan}),
-    ToolCallStart: _encode_tool_call_start,
-    ToolCallDelta: _encode_tool_call_delta,
-    ToolCallEnd: _indexed,
-    CitationStart: _encode_citation_start,
-    CitationEnd: _indexed,
-    MessageEnd: _encode_message_end,
-    Debug: _encode_debug,
-    UnknownEvent: lambda event: {"type": event.type} | event.data,
-}
+_CLASSES: frozenset[type] = frozenset({*EVENT_CLASSES, UnknownEvent})
 
 
 # --- answers -------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class FinishDelta(Record):
     """``delta.finish_reason``"""
     usage: Usage
     """``delta.usage``"""
-    error: str | None
+    error: str | None = None
     """``delta.error``"""
-    error_type: str | None
+    error_type: str | None = None
     """``delta.error_type``"""

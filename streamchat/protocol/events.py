@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import attrs
 
+from streamchat.protocol.event_json import SHAPES
 from streamchat.protocol.messages import (
     AssistantMessage,
     Citation,
@@ -27,6 +28,7 @@ from streamchat.protocol.messages import (
     ToolCall,
     Usage,
 )
+from streamchat.protocol.plain import to_plain
 from streamchat.protocol.record import Record
 from streamchat.protocol.response import ChatResponse
 
@@ -53,6 +55,7 @@ __all__ = [
     "ContentStart",
     "Debug",
     "Event",
+    "EventRecord",
     "GrowingText",
     "MessageEnd",
     "MessageStart",
@@ -61,6 +64,7 @@ __all__ = [
     "ToolCallStart",
     "ToolPlanDelta",
     "UnknownEvent",
+    "event_fields",
 ]
 
 ContentKind = Literal["text", "thinking"]
@@ -109,11 +113,36 @@ def _incomplete(name: str) -> LookupError:
     )
 
 
+class EventRecord(Record):
+    """Base of the event classes."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wire's JSON object as plain data of its own: ``type``, ``index``, ``delta`` ...
+
+        :func:`~streamchat.protocol.decode_event` reads the same event from it. What an end event
+        carries of what it ended is left out, as it is on the wire.
+
+        Raises:
+            ValueError: text with a lone surrogate.
+        """
+        plain: dict[str, Any] = to_plain(event_fields(self))
+        return plain
+
+
+def event_fields(event: Any) -> dict[str, Any]:
+    """The wire's fields of an event, one level deep and not copied."""
+    if isinstance(event, UnknownEvent):
+        return {"type": event.type, **event.data}
+    return SHAPES[event.type](event)
+
+
 # --- the events ----------------------------------------------------------------------------------
 
 
 @attrs.define(eq=False, repr=False)
-class MessageStart(Record):
+class MessageStart(EventRecord):
     """The answer begins: exactly one, first."""
 
     type: ClassVar[Literal["message-start"]] = "message-start"
@@ -132,7 +161,7 @@ class MessageStart(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class ContentStart(Record):
+class ContentStart(EventRecord):
     """A content block begins."""
 
     type: ClassVar[Literal["content-start"]] = "content-start"
@@ -163,7 +192,7 @@ class ContentStart(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class ContentDelta(Record):
+class ContentDelta(EventRecord):
     """A piece of a content block, about one token."""
 
     type: ClassVar[Literal["content-delta"]] = "content-delta"
@@ -188,7 +217,7 @@ class ContentDelta(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class ContentEnd(Record):
+class ContentEnd(EventRecord):
     """A content block is complete."""
 
     type: ClassVar[Literal["content-end"]] = "content-end"
@@ -212,7 +241,7 @@ class ContentEnd(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class ToolPlanDelta(Record):
+class ToolPlanDelta(EventRecord):
     """A piece of the plan that a model without thinking writes before it calls tools."""
 
     type: ClassVar[Literal["tool-plan-delta"]] = "tool-plan-delta"
@@ -229,7 +258,7 @@ class ToolPlanDelta(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class ToolCallStart(Record):
+class ToolCallStart(EventRecord):
     """A tool call begins: its id and name are known, its arguments follow."""
 
     type: ClassVar[Literal["tool-call-start"]] = "tool-call-start"
@@ -248,7 +277,7 @@ class ToolCallStart(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class ToolCallDelta(Record):
+class ToolCallDelta(EventRecord):
     """A piece of a tool call's arguments; split anywhere, also inside an escape."""
 
     type: ClassVar[Literal["tool-call-delta"]] = "tool-call-delta"
@@ -272,7 +301,7 @@ class ToolCallDelta(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class ToolCallEnd(Record):
+class ToolCallEnd(EventRecord):
     """A tool call is complete: the moment to parse and run it."""
 
     type: ClassVar[Literal["tool-call-end"]] = "tool-call-end"
@@ -294,7 +323,7 @@ class ToolCallEnd(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class CitationStart(Record):
+class CitationStart(EventRecord):
     """A citation: the whole of it comes here, its end follows at once."""
 
     type: ClassVar[Literal["citation-start"]] = "citation-start"
@@ -325,7 +354,7 @@ class CitationStart(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class CitationEnd(Record):
+class CitationEnd(EventRecord):
     """A citation is complete."""
 
     type: ClassVar[Literal["citation-end"]] = "citation-end"
@@ -356,7 +385,7 @@ class CitationEnd(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class MessageEnd(Record):
+class MessageEnd(EventRecord):
     """The answer is complete, or failed: exactly one, last."""
 
     type: ClassVar[Literal["message-end"]] = "message-end"
@@ -381,6 +410,13 @@ class MessageEnd(Record):
         return self._status
 
     @property
+    def id(self) -> str:
+        """The response's id, which ``message-start`` brought; empty if it brought none."""
+        if self._response is None:
+            raise _incomplete("MessageEnd.id")
+        return self._response.id
+
+    @property
     def response(self) -> ChatResponse:
         """The whole answer."""
         if self._response is None:
@@ -400,7 +436,7 @@ class MessageEnd(Record):
 
 
 @attrs.define(eq=False, repr=False)
-class Debug(Record):
+class Debug(EventRecord):
     """The prompt as the model saw it; in the spec, never seen. Has no effect on the answer."""
 
     type: ClassVar[Literal["debug"]] = "debug"
@@ -410,7 +446,7 @@ class Debug(Record):
 
 
 @attrs.define(init=False, eq=False, repr=False)
-class UnknownEvent(Record):
+class UnknownEvent(EventRecord):
     """An event this version does not know: delivered as it is, never dropped, never an error.
 
     A known type with content of an unknown kind arrives as an unknown event too, so this class reads

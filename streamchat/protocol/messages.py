@@ -13,7 +13,7 @@ from typing import Any, Literal
 import attrs
 
 from streamchat.protocol.errors import ToolArgumentsError
-from streamchat.protocol.plain import as_dict, decode_json, is_mapping, to_plain
+from streamchat.protocol.plain import decode_json, is_mapping
 from streamchat.protocol.record import Record
 
 __all__ = [
@@ -340,11 +340,6 @@ class AssistantMessage(Record):
         """All thinking blocks, joined."""
         return "".join(part.thinking for part in self.content if isinstance(part, ThinkingContent))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The wire's shape, plain data, ``role`` first; what is empty is left out."""
-        plain: dict[str, Any] = to_plain({"role": self.role, **as_dict(self)})
-        return plain
-
 
 @attrs.define(eq=False, repr=False)
 class ToolMessage(Record):
@@ -356,11 +351,6 @@ class ToolMessage(Record):
     """``content``: a document without an id is cited as ``<tool_call_id>:<n>``."""
     role: Literal["tool"] = "tool"
     """``role``"""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The wire's shape, plain data, ``role`` first."""
-        plain: dict[str, Any] = to_plain({"role": self.role, **as_dict(self)})
-        return plain
 
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage

@@ -11,9 +11,9 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, NoReturn, Protocol, TypeGuard
 
 import attrs
 import msgspec
@@ -24,6 +24,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_WRITTEN_DIGITS",
     "MAX_VALUES",
+    "Model",
     "TOO_DEEP",
     "as_dict",
     "decode_json",
@@ -77,6 +78,14 @@ def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple)
 
 
+class Model(Protocol):
+    """An instance of a pydantic class, for annotations; :func:`dumped` recognises more."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """Its fields, as pydantic writes them."""
+        ...
+
+
 MAX_WRITTEN_DIGITS = 4300
 """Digits of an integer that Python writes and reads, for its time is quadratic."""
 _TOO_LONG = 10**MAX_WRITTEN_DIGITS
@@ -104,7 +113,9 @@ def json_name(value: object) -> str:
     return _JSON_NAMES.get(type(value), type(value).__name__)
 
 
-def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> Any:
+def to_plain(
+    value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH, omit_none: bool = False
+) -> Any:
     """Return an independent plain copy of ``value``.
 
     Args:
@@ -112,6 +123,9 @@ def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> 
             :func:`as_dict`) or instances of pydantic classes.
         path: how the value is named in an error.
         levels: how many levels of nesting are allowed.
+        omit_none: leave out the fields of pydantic objects that are ``None``, as for objects of a
+            request. Not below the key ``data``, which holds a document of the user's: there, as
+            everywhere without this, they are ``null``. Plain data is copied as it is, always.
 
     Raises:
         TypeError: something that JSON cannot say.
@@ -141,20 +155,23 @@ def to_plain(value: Any, path: str = "$", *, levels: int = MAX_COPIED_DEPTH) -> 
             if not isinstance(key, str):
                 raise TypeError(f"{path} has a key that is not a str: {type(key).__name__}")
             copy[to_plain(key, f"a key of {path}")] = to_plain(
-                item, _inside(path, f".{key}"), levels=levels - 1
+                item,
+                _inside(path, f".{key}"),
+                levels=levels - 1,
+                omit_none=omit_none and key != "data",
             )
         return copy
     if is_list(value):
         return [
-            to_plain(item, _inside(path, f"[{position}]"), levels=levels - 1)
+            to_plain(item, _inside(path, f"[{position}]"), levels=levels - 1, omit_none=omit_none)
             for position, item in enumerate(value)
         ]
     cls = _class_of(value)
-    by_pydantic = dumped(value, path)
+    by_pydantic = dumped(value, path, omit_none=omit_none)
     if by_pydantic is not None:
-        return to_plain(by_pydantic, path, levels=levels - 1)
+        return to_plain(by_pydantic, path, levels=levels - 1, omit_none=omit_none)
     if attrs.has(cls):
-        return to_plain(as_dict(value), path, levels=levels)
+        return to_plain(as_dict(value), path, levels=levels, omit_none=omit_none)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
 
 
@@ -167,27 +184,50 @@ def _class_of(value: Any) -> Any:
     return value.__class__
 
 
-def dumped(value: Any, path: str) -> Any:
+_PLAIN_CLASSES: frozenset[type] = frozenset({dict, str, list, tuple, int, float, bool, type(None)})
+
+
+def dumped(value: Any, path: str, *, omit_none: bool = False) -> Any:
     """An instance of a pydantic class as pydantic writes it in JSON; ``None`` for anything else.
 
-    A class is recognised by its methods: pydantic is not imported.
+    Fields have the names they are written with (aliases). A class is recognised by its methods, those
+    of pydantic 1 and pydantic's dataclasses too: pydantic is not imported.
+
+    Args:
+        value: any object.
+        path: how the value is named in an error.
+        omit_none: leave out fields that are ``None``.
 
     Raises:
         ValueError: its serializers refuse the value.
     """
     cls = _class_of(value)
-    if callable(getattr(cls, "model_dump", None)):
-        write = value.model_dump
-    elif hasattr(cls, "__pydantic_validator__") and hasattr(cls, "__pydantic_serializer__"):
-        write = functools.partial(cls.__pydantic_serializer__.to_python, value)
-    else:
+    if cls in _PLAIN_CLASSES:
+        return None
+    write = _writer(cls)
+    if write is None:
         return None
     problem: str
     try:
-        return write(mode="json")
+        return write(value, by_alias=True, exclude_none=omit_none)
     except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
         problem = str(error)[:200]
     raise ValueError(f"{path} is of type {cls.__name__}, which cannot write itself: {problem}")
+
+
+def _writer(cls: Any) -> Callable[..., Any] | None:
+    """How a pydantic class writes its instances; None if it is not one."""
+    if callable(getattr(cls, "model_dump", None)):
+        return functools.partial(cls.model_dump, mode="json")
+    if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "__pydantic_serializer__"):
+        return functools.partial(cls.__pydantic_serializer__.to_python, mode="json")
+    if isinstance(getattr(cls, "__fields__", None), dict) and callable(getattr(cls, "json", None)):
+        return functools.partial(_through_text, cls.json)
+    return None
+
+
+def _through_text(write: Callable[..., str], value: Any, **options: bool) -> Any:
+    return decode_json(write(value, **options))
 
 
 def as_dict(instance: Any) -> dict[str, Any]:

@@ -10,16 +10,23 @@ from typing import Any, TypedDict
 
 import attrs
 
+from streamchat.protocol.keywords import wrong_option
 from streamchat.protocol.messages import (
     AssistantMessage,
     Document,
+    DocumentContent,
+    FunctionSpec,
+    ImageContent,
     SystemMessage,
+    TextContent,
+    ThinkingContent,
     Tool,
     ToolMessage,
     UserMessage,
 )
 from streamchat.protocol.plain import (
     MAX_DEPTH,
+    Model,
     as_dict,
     dumped,
     encode_json,
@@ -36,15 +43,22 @@ __all__ = [
     "CommonOptions",
     "ChatRequest",
     "Messages",
+    "check_names",
     "checked_extra_body",
     "plain_message",
     "plain_messages",
 ]
 
 AnyMessage = (
-    Mapping[str, Any] | SystemMessage | UserMessage | AssistantMessage | ToolMessage | ChatResponse
+    Mapping[str, Any]
+    | SystemMessage
+    | UserMessage
+    | AssistantMessage
+    | ToolMessage
+    | ChatResponse
+    | Model
 )
-"""One turn: a dict in the wire's shape, a message class, or an earlier answer."""
+"""One turn: a dict in the wire's shape, a message class, an earlier answer, or a pydantic object."""
 
 Messages = str | Sequence[AnyMessage]
 """A conversation: one user turn as ``str``, or a list of turns."""
@@ -67,9 +81,9 @@ class CommonOptions(TypedDict, total=False):
     All are optional; what is left out, or ``None``, is not sent, and the server's default holds.
     """
 
-    documents: Sequence[str | Mapping[str, Any] | Document] | None
+    documents: Sequence[str | Mapping[str, Any] | Document | Model] | None
     """Material to answer from and to cite."""
-    citation_options: Mapping[str, Any] | None
+    citation_options: Mapping[str, Any] | Model | None
     """``{"mode": "ENABLED" | "DISABLED" | "FAST" | "ACCURATE" | "OFF"}``."""
     safety_mode: str | None
     """``"CONTEXTUAL"`` (the server's default), ``"STRICT"`` or ``"OFF"``."""
@@ -88,27 +102,27 @@ class CommonOptions(TypedDict, total=False):
     k: int | None
     """0 (off, the default) to 500."""
     p: float | None
-    """0.01 to 0.99; 0.75 by default."""
+    """0 to 1; 0.75 by default."""
     logprobs: bool | None
     """Log probabilities with each content delta."""
-    thinking: Mapping[str, Any] | None
+    thinking: Mapping[str, Any] | Model | None
     """``{"type": "enabled" | "disabled", "token_budget": n}``."""
     priority: int | None
     """0 (highest, the default) to 999."""
-    extra_body: Mapping[str, Any] | None
+    extra_body: Mapping[str, Any] | Model | None
     """Body fields that this version does not know, for gateways; sent beside the others."""
 
 
 class ChatOptions(CommonOptions, total=False):
     """The body fields besides ``model`` and ``messages``: keywords of ``chat`` and ``chat_stream``."""
 
-    tools: Sequence[Mapping[str, Any] | Tool] | None
+    tools: Sequence[Mapping[str, Any] | Tool | Model] | None
     """Functions the model may call."""
     strict_tools: bool | None
     """Beta: calls must match the definitions."""
     tool_choice: str | None
     """``"REQUIRED"`` or ``"NONE"``; leave out for the model's choice. Needs ``tools``."""
-    response_format: Mapping[str, Any] | None
+    response_format: Mapping[str, Any] | Model | None
     """``{"type": "json_object", "json_schema": {...}}``; not with ``documents`` or ``tools``."""
 
 
@@ -202,10 +216,41 @@ def _as_documents(value: Any) -> Any:
 
 
 def _as_document(item: Any, position: int) -> Any:
+    """A pydantic object as a document: itself if it is one on the wire, else the document's data.
+
+    A ``None`` in the user's data stays, as ``null``; without an id, a document has no ``id``.
+    """
     by_pydantic = dumped(item, f"documents[{position}]")
-    if by_pydantic is None or (is_mapping(by_pydantic) and "data" in by_pydantic):
-        return item if by_pydantic is None else by_pydantic
+    if by_pydantic is None:
+        return item
+    if is_mapping(by_pydantic) and "data" in by_pydantic:
+        return {key: part for key, part in by_pydantic.items() if key == "data" or part is not None}
     return {"data": by_pydantic}
+
+
+def _as_tools(value: Any) -> Any:
+    """``tools`` with instances of pydantic classes as dicts."""
+    if not is_list(value):
+        return value
+    return [_as_wire(item, f"tools[{position}]") for position, item in enumerate(value)]
+
+
+def _as_wire(value: Any, path: str) -> Any:
+    """An instance of a pydantic class as an object of a request, without what is ``None``."""
+    by_pydantic = dumped(value, path, omit_none=True)
+    return value if by_pydantic is None else by_pydantic
+
+
+def _as_citation_options(value: Any) -> Any:
+    return _as_wire(value, "citation_options")
+
+
+def _as_response_format(value: Any) -> Any:
+    return _as_wire(value, "response_format")
+
+
+def _as_thinking(value: Any) -> Any:
+    return _as_wire(value, "thinking")
 
 
 def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
@@ -216,12 +261,32 @@ def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
             raise TypeError(
                 f"{field.name}[{position}] must be a dict or a Tool, not {type(item).__name__}"
             )
-        function = item.get("function")
+        function = _as_wire(item.get("function"), f"{field.name}[{position}]['function']")
+        if isinstance(function, FunctionSpec):
+            continue
         if not is_mapping(function) or not isinstance(function.get("name"), str):
             raise ValueError(
                 f"{field.name}[{position}] must look like "
                 '{"type": "function", "function": {"name": "...", "parameters": {...}}}'
             )
+
+
+def check_names(options: Iterable[str]) -> None:
+    """Refuse keywords that are no options of a request.
+
+    Raises:
+        TypeError: the message names the one that was meant, or what to write instead.
+    """
+    for name in options:
+        if name not in ChatOptions.__annotations__:
+            raise wrong_option(name, {*ChatOptions.__annotations__, *_KEYWORDS})
+
+
+_KEYWORDS = (
+    *("model", "messages", "handlers", "data", "timeout", "retry", "headers", "limiter"),
+    "max_answer_bytes",
+)
+"""Keywords of a call that are not options: they may be misspelt too."""
 
 
 def checked_extra_body(value: Any) -> dict[str, Any] | None:
@@ -234,6 +299,7 @@ def checked_extra_body(value: Any) -> dict[str, Any] | None:
     """
     if value is None:
         return None
+    value = _as_wire(value, "extra_body")
     if not is_mapping(value):
         raise TypeError(f"extra_body must be a dict, not {type(value).__name__}")
     for name in value:
@@ -243,7 +309,7 @@ def checked_extra_body(value: Any) -> dict[str, Any] | None:
             raise TypeError("extra_body cannot hold 'stream': every answer is streamed")
         if name in _FIELDS and name != "extra_body":
             raise TypeError(f"extra_body cannot hold {name!r}: pass {name}= instead")
-    plain: dict[str, Any] = to_plain(value, "extra_body")
+    plain: dict[str, Any] = to_plain(value, "extra_body", omit_none=True)
     return plain or None
 
 
@@ -290,9 +356,7 @@ def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[s
     """
     if isinstance(message, ChatResponse):
         message = message.to_message()
-    by_pydantic = dumped(message, path)
-    if by_pydantic is not None:
-        message = by_pydantic
+    message = _as_wire(message, path)
     if isinstance(message, SystemMessage | UserMessage | AssistantMessage | ToolMessage):
         message = {"role": message.role, **as_dict(message)}
     if not is_mapping(message):
@@ -308,18 +372,40 @@ def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[s
     for key in _REQUIRED_KEYS[role]:
         if key not in message:
             raise ValueError(f"{path} has the role {role!r} and must have {key!r}")
-    content = message.get("content")
-    by_pydantic = dumped(content, f"{path}['content']")
-    if by_pydantic is not None:
-        content = encode_json(by_pydantic).decode()
+    content = _content(message.get("content"), f"{path}['content']")
+    if content is not message.get("content"):
         message = {**message, "content": content}
-    if content is not None and not isinstance(content, str) and not is_list(content):
+    plain: dict[str, Any] = to_plain(message, path, levels=levels, omit_none=True)
+    return plain
+
+
+def _content(content: Any, path: str) -> Any:
+    """What a message says: text, parts, or one part that is not in a list, as the API takes it too.
+
+    A pydantic object that is not a part is data of the user's: its JSON text, with ``null`` for ``None``.
+
+    Raises:
+        TypeError: none of these.
+    """
+    if content is None or isinstance(content, str) or is_list(content):
+        return content
+    if isinstance(content, TextContent | ThinkingContent | ImageContent | DocumentContent):
+        return content
+    data = dumped(content, path)
+    if data is not None:
+        return _as_wire(content, path) if _is_part(data) else encode_json(data).decode()
+    if not _is_part(content):
         raise TypeError(
-            f"{path}['content'] must be a str or a list of parts, not {type(content).__name__}; "
+            f"{path} must be a str or a list of parts, not {type(content).__name__}; "
             "json.dumps() makes a str of a value"
         )
-    plain: dict[str, Any] = to_plain(message, path, levels=levels)
-    return plain
+    return content
+
+
+def _is_part(value: Any) -> bool:
+    """Whether it looks like a content part: an object whose ``type`` is one of its keys."""
+    kind = value.get("type") if is_mapping(value) else None
+    return isinstance(kind, str) and kind != "type" and kind in value
 
 
 _UNIT_INTERVAL = _number(0, 1)
@@ -338,7 +424,9 @@ class ChatRequest(FrozenRecord):
     """``model``"""
     messages: tuple[dict[str, Any], ...] = attrs.field(converter=plain_messages)
     """``messages``: wire-shaped dicts; see :data:`Messages` for what may be given."""
-    tools: Sequence[Mapping[str, Any] | Tool] | None = attrs.field(default=None, validator=_tools)
+    tools: Sequence[Mapping[str, Any] | Tool] | None = attrs.field(
+        default=None, converter=_as_tools, validator=_tools
+    )
     """``tools``"""
     strict_tools: bool | None = attrs.field(default=None, validator=_flag)
     """``strict_tools``"""
@@ -350,11 +438,14 @@ class ChatRequest(FrozenRecord):
     """``documents``"""
     citation_options: Mapping[str, Any] | None = attrs.field(
         default=None,
+        converter=_as_citation_options,
         validator=_object("mode", "ENABLED", "DISABLED", "FAST", "ACCURATE", "OFF"),
     )
     """``citation_options``"""
     response_format: Mapping[str, Any] | None = attrs.field(
-        default=None, validator=_object("type", "text", "json_object")
+        default=None,
+        converter=_as_response_format,
+        validator=_object("type", "text", "json_object"),
     )
     """``response_format``"""
     safety_mode: str | None = attrs.field(
@@ -375,12 +466,14 @@ class ChatRequest(FrozenRecord):
     """``presence_penalty``"""
     k: int | None = attrs.field(default=None, validator=_number(0, 500, whole=True))
     """``k``"""
-    p: float | None = attrs.field(default=None, validator=_number(0.01, 0.99))
+    p: float | None = attrs.field(default=None, validator=_UNIT_INTERVAL)
     """``p``"""
     logprobs: bool | None = attrs.field(default=None, validator=_flag)
     """``logprobs``"""
     thinking: Mapping[str, Any] | None = attrs.field(
-        default=None, validator=_object("type", "enabled", "disabled", required=False)
+        default=None,
+        converter=_as_thinking,
+        validator=_object("type", "enabled", "disabled", required=False),
     )
     """``thinking``"""
     priority: int | None = attrs.field(default=None, validator=_number(0, 999, whole=True))
@@ -404,7 +497,8 @@ class ChatRequest(FrozenRecord):
             "stop_sequences",
             "thinking",
         ):
-            object.__setattr__(self, name, to_plain(getattr(self, name), name, levels=MAX_DEPTH))
+            value = to_plain(getattr(self, name), name, levels=MAX_DEPTH, omit_none=True)
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         # A prompt shows by its size alone, and a request that failed to be made shows what it has:
@@ -419,15 +513,7 @@ class ChatRequest(FrozenRecord):
         Raises:
             TypeError: an unknown option; the message suggests the one that was meant.
         """
-        for name in options:
-            if name not in ChatOptions.__annotations__:
-                from difflib import get_close_matches  # for this mistake alone
-
-                close = get_close_matches(name, ChatOptions.__annotations__, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                if name.startswith("on_"):
-                    hint = f"; register a handler by @client.{name}, or in handlers=[...]"
-                raise TypeError(f"{name!r} is not an option of Chat v2{hint}")
+        check_names(options)
         return cls(model=model, messages=messages, **options)
 
     def to_dict(self, *, stream: bool = True) -> dict[str, Any]:

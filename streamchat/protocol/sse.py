@@ -16,6 +16,7 @@ copied three times at most: the cost is linear in the bytes, whatever the chunki
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
@@ -57,6 +58,15 @@ class Frame(Record):
     def text(self) -> str:
         """``data`` as text; an ill-formed UTF-8 sequence reads as U+FFFD (Encoding standard)."""
         return self.data.decode("utf-8", "replace")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The frame as plain data, ``data`` as :attr:`text`; what was not sent is left out."""
+        fields: dict[str, Any] = {"event": self.event, "data": self.text}
+        if self.id:
+            fields["id"] = self.id
+        if self.retry is not None:
+            fields["retry"] = self.retry
+        return fields
 
 
 class BlockDecoder:

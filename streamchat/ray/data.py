@@ -23,7 +23,7 @@ class ChatUDF:
 
         dataset.map_batches(
             ChatUDF,
-            fn_constructor_kwargs={"column": "prompt", "client": {"model": "command-a-03-2025"}},
+            fn_constructor_kwargs={"column": "prompt", "client": {"model": "command-a-plus-05-2026"}},
             concurrency=2, num_cpus=0.1, batch_size=256,
         )
 

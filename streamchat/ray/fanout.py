@@ -23,7 +23,7 @@ class RayFanOut:
 
     ::
 
-        async with RayFanOut(prompts, actors=4, client={"model": "command-a-03-2025"}) as results:
+        async with RayFanOut(prompts, actors=4, client={"model": "command-a-plus-05-2026"}) as results:
             async for result in results: ...
 
         for result in RayFanOut(prompts, actors=4, client=make_client): ...     # where no loop runs

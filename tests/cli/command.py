@@ -25,7 +25,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("CO_", "STREAMCHAT_"))
+        if not name.startswith(("CO_", "COHERE_", "STREAMCHAT_"))
         and not name.lower().endswith("_proxy")
         and name not in ("NO_COLOR", "FORCE_COLOR")
     }

@@ -73,7 +73,7 @@ def test_the_last_line_on_stderr_counts() -> None:
     *_, line = ran.err.splitlines()
     reason, billed, first = line.split("; ")
     assert reason == "finish reason COMPLETE"
-    assert billed == "billed 4 tokens in, 59 out"
+    assert billed == "billed 4 tokens in, 77 out"
     assert first.startswith("first text after 0.")
 
 
@@ -167,7 +167,8 @@ def test_tool_calls_are_the_answer(tmp_path: Path, content: Any) -> None:
     """Name and arguments of each call on stdout, the plan on stderr."""
     file = tmp_path / "weather.json"
     file.write_text(json.dumps(content))
-    ran = run("chat", "--tool", file, "What is the weather in Lima and Paris?")
+    question = "What is the weather in Lima and Paris?"
+    ran = run("chat", "--tool", file, "--model", "command-a-03-2025", question)
     assert ran.out == 'get_weather({"city": "Lima"})\nget_weather({"city": "Paris"})\n'
     assert "I will use the get_weather tool" in ran.err
     assert "\nfinish reason TOOL_CALL; " in ran.err
@@ -196,10 +197,11 @@ def test_thinking_is_shown_on_stderr() -> None:
 
 
 def test_thinking_that_nobody_asked_for_is_not_shown() -> None:
-    """A reasoning model thinks by itself."""
-    ran = run("chat", "--model", "command-a-reasoning-08-2025", "What is an LLM?")
-    assert ran.out.startswith("An LLM")
-    assert "The user asks" not in ran.err
+    """A reasoning model, which the default is one of, thinks by itself."""
+    for chosen in ((), ("--model", "command-a-reasoning-08-2025")):
+        ran = run("chat", *chosen, "What is an LLM?")
+        assert ran.out.startswith("An LLM")
+        assert "The user asks" not in ran.err
 
 
 # --- --json --------------------------------------------------------------------------------------

@@ -55,9 +55,10 @@ def test_it_can_demand_a_key() -> None:
     with started("serve", env={"STREAMCHAT_SERVE_KEY": key}) as process:
         url = _url(process)
         right = run("chat", "Hi", env={"CO_API_URL": url, "CO_API_KEY": key})
+        other = run("chat", "Hi", env={"CO_API_URL": url, "COHERE_API_KEY": key})
         wrong = run("chat", "Hi", env={"CO_API_URL": url, "CO_API_KEY": "canary-wrong"})
         err = _stop(process)
-    assert right.code == 0
+    assert (right.code, other.code) == (0, 0)
     assert wrong.code == 1
     assert "401" in wrong.err
     assert "canary" not in right.out + right.err + wrong.out + wrong.err + err + url

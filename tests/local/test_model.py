@@ -294,14 +294,21 @@ def test_one_tool_then_another_takes_two_steps() -> None:
 # --- thinking, JSON, limits ----------------------------------------------------------------------
 
 
-def test_a_reasoning_model_thinks_instead_of_planning() -> None:
-    events = answer(ask("Weather in Lima?", tools=[WEATHER], model="command-a-reasoning-08-2025"))
+@pytest.mark.parametrize("model", ["command-a-reasoning-08-2025", "command-a-plus-05-2026"])
+def test_a_reasoning_model_thinks_instead_of_planning(model: str) -> None:
+    events = answer(ask("Weather in Lima?", tools=[WEATHER], model=model))
     assert kinds(events) == (
         "message-start content-start content-delta+ content-end "
         "tool-call-start tool-call-delta+ tool-call-end message-end"
     )
     usage = fold(events)["usage"]
     assert usage["tokens"]["reasoning_tokens"] > 0
+
+
+@pytest.mark.parametrize("model", ["command-a-reasoning-08-2025", "command-a-plus-05-2026"])
+def test_a_reasoning_model_plans_when_told_not_to_think(model: str) -> None:
+    request = ask("Weather in Lima?", tools=[WEATHER], thinking={"type": "disabled"}, model=model)
+    assert kinds(answer(request)).startswith("message-start tool-plan-delta+ tool-call-start")
 
 
 def test_thinking_and_text_are_two_blocks_and_the_budget_holds() -> None:

@@ -18,9 +18,10 @@ from .helpers import ROOT
 PACKAGE = ROOT / "streamchat"
 
 TIERS: list[set[str]] = [
-    {"_version", "finite"},
+    {"_version", "asynchronous", "finite", "protocol.keywords", "protocol.models"},
     # What Chat v2 is, without I/O.
-    {"protocol.errors", "protocol.plain", "protocol.record"},
+    {"protocol.errors", "protocol.plain"},
+    {"protocol.record", "protocol.event_json"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
     {"protocol.json_fields"},
     # Types as JSON Schema, and JSON as their values.

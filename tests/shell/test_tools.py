@@ -699,7 +699,7 @@ class Struct(msgspec.Struct, rename="camel", tag="s"):
 
 WHEN = datetime(2025, 1, 2, 3, 4, 5)  # noqa: DTZ001  # naive values are said too
 REPORT = Report(city="Lima", at=WHEN)
-SAID = {"city": "Lima", "at": "2025-01-02T03:04:05"}
+SAID = {"town": "Lima", "at": "2025-01-02T03:04:05"}
 
 SAYABLE: list[tuple[Any, Any]] = [
     (Path("a/b"), {"result": "a/b"}),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, assert_never, assert_type
 
+import pydantic
+
 from streamchat import (
     ChatResponse,
     ChatStream,
@@ -110,6 +112,7 @@ dispatcher.on(ToolCallStart)(wants_end)  # type: ignore[arg-type]
 dispatcher.on_error(ValueError)(wants_end)  # type: ignore[arg-type]
 client.on_content_delta(where=lambda event: event.nothing)  # type: ignore[attr-defined]
 client.on_nothing  # type: ignore[attr-defined]
+Client(max_retries=2)  # type: ignore[arg-type]
 
 
 class Ui(Handler):
@@ -215,3 +218,24 @@ def the_pure_core() -> None:
             assert_type(accumulator.add(event), Event)
             assert_type(encode_event(event), Frame)
     assert_type(accumulator.snapshot(), ChatResponse)
+
+
+def plain_loops_are_errors(stream: ChatStream) -> None:
+    for _ in stream:  # type: ignore[attr-defined]
+        pass
+    with stream:  # type: ignore[attr-defined]
+        pass
+    with client:  # type: ignore[attr-defined]
+        pass
+
+
+class Turn(pydantic.BaseModel):
+    role: str = "user"
+    content: str = "Hi"
+
+
+async def objects_of_pydantic_are_messages_and_options(settings: dict[str, Any]) -> None:
+    answer = await client.chat([Turn()], thinking=Turn(), documents=[Turn()], tools=[Turn()])
+    assert_type(answer.to_dict(), dict[str, Any])
+    assert_type(MessageEnd("COMPLETE").id, str)
+    Client(**settings)
