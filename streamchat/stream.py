@@ -229,6 +229,7 @@ class ChatStream(Listeners, AsyncOnly):
         except BaseException as error:
             raised = await self._fail(error)
             if raised is error:
+                del raised  # its traceback holds this frame
                 raise
         else:
             raise StopAsyncIteration
@@ -342,6 +343,7 @@ class ChatStream(Listeners, AsyncOnly):
         except BaseException as error:
             raised = await self._fail(error)
             if raised is error:
+                del raised  # its traceback holds this frame
                 raise
         else:
             raise StopAsyncIteration
