@@ -133,6 +133,71 @@ def to_plain(
             not valid Unicode (a lone surrogate), or more levels of nesting. Nothing that
             :func:`decode_json` returned has more than the default of ``levels``.
     """
+    try:
+        return _copied(value, levels, omit_none)
+    except Exception:  # noqa: BLE001, S110  # values may have methods of the caller's
+        pass
+    return _plain_or_why_not(value, path, levels=levels, omit_none=omit_none)
+
+
+def _copied(value: Any, levels: int, omit_none: bool) -> Any:
+    """The copy, by exact types and without a word of where it is: of what most requests hold.
+
+    Equal to :func:`_plain_or_why_not` where that returns something, and an exception of any kind where
+    that raises.
+    """
+    cls = value.__class__
+    if cls is str:
+        if not value.isascii():
+            value.encode()  # refuses a lone surrogate
+        return value
+    if cls is dict:
+        if levels <= 0:
+            raise ValueError
+        levels -= 1
+        copy: dict[str, Any] = {}
+        for key, item in value.items():
+            if key.__class__ is not str:
+                raise TypeError
+            if not key.isascii():
+                key.encode()
+            # The commonest values here, and not by another call: it would take most of the time.
+            if item.__class__ is str:
+                if not item.isascii():
+                    item.encode()
+                copy[key] = item
+            elif item is None or item is True or item is False:
+                copy[key] = item
+            else:
+                copy[key] = _copied(item, levels, omit_none and key != "data")
+        return copy
+    if cls is list or cls is tuple:
+        if levels <= 0:
+            raise ValueError
+        levels -= 1
+        return [
+            item if item.__class__ is str and item.isascii() else _copied(item, levels, omit_none)
+            for item in value
+        ]
+    if value is None or value is True or value is False:
+        return value
+    if cls is int and -_LONG <= value <= _LONG:
+        return value
+    if cls is float and value - value == 0.0:  # not so for infinity and nan
+        return value
+    kept = _kept_fields(cls)
+    if kept is not None:
+        if levels <= 0:
+            raise ValueError
+        return _copied(_fields_of(value, kept), levels, omit_none)
+    return _plain_or_why_not(value, "$", levels=levels, omit_none=omit_none)
+
+
+_LONG = 2**62
+
+
+def _plain_or_why_not(value: Any, path: str, *, levels: int = 1, omit_none: bool = False) -> Any:
+    """The copy of any value, or the error that names the place."""
     if isinstance(value, str):
         if repair_surrogates(value) is not value:
             raise ValueError(f"{path} holds a lone surrogate, which is not text")
@@ -154,7 +219,7 @@ def to_plain(
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"{path} has a key that is not a str: {type(key).__name__}")
-            copy[to_plain(key, f"a key of {path}")] = to_plain(
+            copy[_plain_or_why_not(key, f"a key of {path}")] = _plain_or_why_not(
                 item,
                 _inside(path, f".{key}"),
                 levels=levels - 1,
@@ -163,15 +228,17 @@ def to_plain(
         return copy
     if is_list(value):
         return [
-            to_plain(item, _inside(path, f"[{position}]"), levels=levels - 1, omit_none=omit_none)
+            _plain_or_why_not(
+                item, _inside(path, f"[{position}]"), levels=levels - 1, omit_none=omit_none
+            )
             for position, item in enumerate(value)
         ]
     cls = _class_of(value)
     by_pydantic = dumped(value, path, omit_none=omit_none)
     if by_pydantic is not None:
-        return to_plain(by_pydantic, path, levels=levels - 1, omit_none=omit_none)
+        return _plain_or_why_not(by_pydantic, path, levels=levels - 1, omit_none=omit_none)
     if attrs.has(cls):
-        return to_plain(as_dict(value), path, levels=levels, omit_none=omit_none)
+        return _plain_or_why_not(as_dict(value), path, levels=levels, omit_none=omit_none)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
 
 
@@ -237,26 +304,53 @@ def as_dict(instance: Any) -> dict[str, Any]:
     fields, and the field named ``extra``, whose keys stand beside the others. Always kept: the
     discriminators ``type`` and ``role`` unless they are ``None``.
     """
-    fields: dict[str, Any] = {}
-    cls = _class_of(instance)
-    for field in attrs.fields(cls):
-        value = getattr(instance, field.name)
-        if field.name == "extra":
-            fields.update(value)
-        elif field.name in ("type", "role"):
+    return _fields_of(instance, _field_list(_class_of(instance)))
+
+
+_ALWAYS = object()
+"""In place of the default of a field that is always written."""
+FieldList = tuple[tuple[str, bool, Any], ...]
+"""Names of fields, whether they are a discriminator, and their default."""
+
+
+def _fields_of(instance: Any, fields: FieldList) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, is_discriminator, default in fields:
+        value = getattr(instance, name)
+        if name == "extra":
+            found.update(value)
+        elif is_discriminator:
             if value is not None:
-                fields[field.name] = value
-        elif not field.name.startswith("_") and not _is_default(value, field):
-            fields[field.name] = value
-    return fields
+                found[name] = value
+        elif default is _ALWAYS or value != default:
+            found[name] = value
+    return found
 
 
-def _is_default(value: Any, field: attrs.Attribute[Any]) -> bool:
+@functools.lru_cache(maxsize=1024)
+def _field_list(cls: Any) -> FieldList:
+    """What is written of the instances of an attrs class, kept for each class."""
+    return tuple(
+        (field.name, field.name in ("type", "role"), _default_of(field))
+        for field in attrs.fields(cls)
+        if not field.name.startswith("_")
+    )
+
+
+def _default_of(field: attrs.Attribute[Any]) -> Any:
     default: Any = field.default
-    if default is attrs.NOTHING:
-        return False
+    if default is attrs.NOTHING or getattr(default, "takes_self", False):
+        return _ALWAYS
     factory = getattr(default, "factory", None)
-    return bool(value == (factory() if factory is not None else default))
+    return default if factory is None else factory()
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept_fields(cls: Any) -> FieldList | None:
+    """The fields of a class whose instances are copied as attrs objects; None for any other class."""
+    if issubclass(cls, str | int | float | list | tuple | Mapping) or _writer(cls) is not None:
+        return None
+    return _field_list(cls) if attrs.has(cls) else None
 
 
 def encode_json(value: Any) -> bytes:
