@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
-__all__ = ["checked_callable", "is_async", "name_of", "takes_context"]
+__all__ = ["checked_callable", "is_async", "name_of", "takes_context", "takes_self"]
 
 
 def name_of(function: Any) -> str:
@@ -56,3 +57,21 @@ def takes_context(function: Callable[..., Any], role: str, takes: str) -> bool:
             f"({takes}, ctx)"
         )
     return len(required) == 2
+
+
+def takes_self(function: Any) -> bool:
+    """Whether it is a function whose first parameter is ``self``, under any name."""
+    if not isinstance(function, FunctionType):
+        return False
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):
+        return False
+    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        return False
+    outer = function.__qualname__.rpartition(".")[0]
+    is_in_class = bool(outer) and not outer.endswith("<locals>")
+    is_typed = first.annotation is not first.empty
+    return (is_in_class and not is_typed) or (
+        first.name in ("self", "cls") and (is_in_class or not is_typed)
+    )

@@ -22,7 +22,7 @@ TIERS: list[set[str]] = [
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain", "protocol.record"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
-    {"protocol.json_fields"},
+    {"protocol.json_fields", "protocol.callables"},
     # Types as JSON Schema, and JSON as their values.
     {"protocol.kinds"},
     {"protocol.formats", "protocol.foreign"},
@@ -41,7 +41,7 @@ TIERS: list[set[str]] = [
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing"},
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
-    {"stops"},
+    {"stops", "calling", "toolresults"},
     {"routes", "masking"},
     {"dispatcher"},
     {"transport"},
@@ -52,7 +52,8 @@ TIERS: list[set[str]] = [
     {"stream"},
     # Several streams as one: tool runs, structured answers.
     {"middleware", "runs", "pacing"},
-    {"tools", "structured", "fanout"},
+    {"approval", "tools", "structured", "fanout"},
+    {"toolrun"},
     {"client"},
     {"streamchat"},
     # What is built on it.
