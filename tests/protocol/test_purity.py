@@ -21,6 +21,7 @@ TIERS: list[set[str]] = [
     {"_version"},
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain", "protocol.record"},
+    {"protocol.growing"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
     {"protocol.json_fields", "protocol.callables"},
     # Types as JSON Schema, and JSON as their values.
@@ -80,7 +81,7 @@ OPTIONAL = {
     "rich": ("streamchat.cli",),
     "uvloop": ("streamchat.cli", "streamchat.__main__"),
     "cattrs": ("streamchat.protocol.converters",),
-    "jiter": ("streamchat.structured",),
+    "jiter": ("streamchat.protocol.growing",),
     "msgspec": ("streamchat.protocol",),
     "pydantic": ("streamchat.protocol.foreign",),
     "ray": ("streamchat.ray",),
