@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
-from streamchat import Client, ContentDelta, Context, ToolCall, ToolProgress, ToolResult, tool
+from streamchat import Client, Context, ToolCall, ToolProgress, ToolResult, tool
 from streamchat.local import LocalServer
 
 
@@ -43,9 +43,8 @@ async def main() -> None:
         key, url = os.environ.get("CO_API_KEY"), None
         if key is None:
             key, url = "none", (await stack.enter_async_context(LocalServer())).url
-        client = await stack.enter_async_context(
-            Client(key, base_url=url, model="command-a-03-2025")
-        )
+        client = Client(key, base_url=url, model="command-a-03-2025")
+        await stack.enter_async_context(client)
         run = client.run_tools(
             question, tools=[shop.look_up_balance, shop.refund], approve=approve, data="Bob"
         )
@@ -54,8 +53,7 @@ async def main() -> None:
                 print(f"{event.name}: {event.value}")
             elif isinstance(event, ToolResult):
                 print(f"{event.name} -> {event.error or event.value}")
-            elif isinstance(event, ContentDelta):
-                print(event.text, end="", flush=True)
+        print((await run).text)
 
 
 asyncio.run(main())
