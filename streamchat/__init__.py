@@ -40,6 +40,7 @@ from streamchat.protocol.errors import (
     ToolArgumentsError,
     ToolError,
     ToolLoopLimitError,
+    ToolRefusedError,
     TransportError,
     TruncatedStreamError,
     UnexpectedContentTypeError,
@@ -94,7 +95,7 @@ from streamchat.protocol.request import (
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.spans import CitedKind, CitedSpan
 from streamchat.protocol.sse import Frame
-from streamchat.steps import StepEnd, StepEvent, StepStart, ToolResult
+from streamchat.steps import StepEnd, StepEvent, StepStart, ToolProgress, ToolResult
 from streamchat.stream import ChatStream
 from streamchat.timing import Timing
 
@@ -104,7 +105,8 @@ if _TYPE_CHECKING:
     from streamchat.limiter import Limiter
     from streamchat.stops import Stop
     from streamchat.structured import ParsedAnswer
-    from streamchat.tools import FunctionTool, ToolRun, tool
+    from streamchat.toolrun import ToolRun
+    from streamchat.tools import FunctionTool, tool
 
 __all__ = [
     # client
@@ -155,6 +157,7 @@ __all__ = [
     "ToolArgumentsError",
     "ToolError",
     "ToolLoopLimitError",
+    "ToolRefusedError",
     "TransportError",
     "TruncatedStreamError",
     "UnexpectedContentTypeError",
@@ -213,6 +216,7 @@ __all__ = [
     "StepEnd",
     "StepEvent",
     "StepStart",
+    "ToolProgress",
     "ToolResult",
     # stops
     "Stop",
@@ -222,9 +226,10 @@ __all__ = [
     "ParsedAnswer",
     # timing
     "Timing",
+    # toolrun
+    "ToolRun",
     # tools
     "FunctionTool",
-    "ToolRun",
     "tool",
 ]
 
@@ -236,7 +241,7 @@ _LATER = {
     "Limiter": "limiter",
     "ParsedAnswer": "structured",
     "Stop": "stops",
-    "ToolRun": "tools",
+    "ToolRun": "toolrun",
     "TrimRule": "conversation",
     "last_tokens": "conversation",
     "last_turns": "conversation",

@@ -35,7 +35,7 @@ from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import ConfigurationError
 from streamchat.protocol.keywords import wrong_setting
 from streamchat.protocol.models import DEFAULT_MODEL
-from streamchat.protocol.plain import is_mapping, repair_surrogates
+from streamchat.protocol.plain import is_list, is_mapping, repair_surrogates
 from streamchat.protocol.request import (
     AnyMessage,
     ChatOptions,
@@ -54,11 +54,13 @@ from streamchat.stream import ChatStream
 from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 
 if TYPE_CHECKING:  # imported by the methods that need them: see streamchat/__init__.py
+    from streamchat.approval import Approve
     from streamchat.fanout import FanOut, OnError, Requests
     from streamchat.limiter import Limiter
     from streamchat.stops import Stop
     from streamchat.structured import ParsedAnswer
-    from streamchat.tools import FunctionTool, OnToolError, ToolRun
+    from streamchat.toolrun import OnToolError, ToolRun
+    from streamchat.tools import FunctionTool
 
 __all__ = ["Client"]
 
@@ -326,6 +328,7 @@ class Client(Listeners, AsyncContext):
             read = partial(read_answer, into=into)
             options = {**options, "response_format": response_format(into)}
         # Now, and not once for each of the requests.
+        _make_tools(options)
         ChatRequest.build("-", model or self._model or "-", options)
         _instance("timeout", timeout, Timeout, self._timeout)
         _instance("retry", retry, Retry, self._retry)
@@ -382,6 +385,7 @@ class Client(Listeners, AsyncContext):
         parallel: int = 4,
         tool_timeout: float | None = None,
         on_tool_error: OnToolError = "report",
+        approve: Approve | None = None,
         strict_tools: bool | None = None,
         tool_choice: str | None = None,
         model: str | None = None,
@@ -408,6 +412,12 @@ class Client(Listeners, AsyncContext):
             tool_timeout: seconds for a call of a tool without a limit of its own; none by default.
             on_tool_error: ``"report"`` a tool's exception to the model, ``"raise"`` it, or a function
                 ``(error, call)`` that says what the model is told.
+            approve: a function ``(call)`` or ``(call, ctx)`` that is asked before a tool runs, about
+                one call at a time, in the order of the calls. ``True`` runs the tool; ``False``, or a
+                text that says why not, is told to the model as a
+                :class:`~streamchat.ToolRefusedError`; an exception ends the run. It is async, or plain
+                (then it runs in a thread, so that ``input()`` does not block the event loop). Unknown
+                tools and arguments that do not fit are not asked about.
             strict_tools: the server's own check (beta).
             tool_choice: ``"REQUIRED"`` is sent with the first request only.
             model, handlers, data, timeout, retry, headers, limiter, max_answer_bytes, **options: as for
@@ -418,7 +428,9 @@ class Client(Listeners, AsyncContext):
                 cannot be one.
         """
         headers = hidden(headers)  # a traceback shows local variables
-        from streamchat.tools import ToolOptions, ToolRun, as_tools
+        from streamchat.approval import Approval
+        from streamchat.toolrun import ToolOptions, ToolRun
+        from streamchat.tools import as_tools
 
         check_names(options)
         _check_common(options, "run_tools()")
@@ -429,6 +441,7 @@ class Client(Listeners, AsyncContext):
             parallel=parallel,
             tool_timeout=tool_timeout,
             on_tool_error=on_tool_error,
+            approval=None if approve is None else Approval(approve),
         )
         given = as_dispatchers(handlers)
 
@@ -615,6 +628,7 @@ class Client(Listeners, AsyncContext):
             )
         if self._extra_body is not None:
             options["extra_body"] = _merged_body(self._extra_body, options.get("extra_body"))
+        _make_tools(options)
         request = ChatRequest.build(messages, chosen, options)
         headers = checked_headers(headers)
         limiter = _checked_limiter(limiter) or self._limiter
@@ -665,6 +679,15 @@ class Client(Listeners, AsyncContext):
                 source=self,
                 stacklevel=2,
             )
+
+
+def _make_tools(options: ChatOptions) -> None:
+    """Replace functions in ``tools=`` by tools."""
+    tools = options.get("tools")
+    if is_list(tools) and any(callable(each) for each in tools):
+        from streamchat.tools import as_definitions
+
+        options["tools"] = as_definitions(tools)
 
 
 def _checked_bytes(value: int | None, default: int = MAX_ANSWER_BYTES) -> int:

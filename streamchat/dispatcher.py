@@ -41,7 +41,7 @@ from streamchat.signatures import (
     takes_context,
     warn_of_replacing,
 )
-from streamchat.steps import STEP_CLASSES, StepEnd, StepStart, ToolResult
+from streamchat.steps import STEP_CLASSES, StepEnd, StepStart, ToolProgress, ToolResult
 
 __all__ = ["Context", "Dispatcher", "Handler", "Listeners", "StreamView", "routes_of"]
 
@@ -263,6 +263,8 @@ class Listeners:
     """All events of a stream; those of a tool run have handlers of their own."""
     on_step_start = _On[StepStart](StepStart)
     """A tool run is about to send a request."""
+    on_tool_progress = _On[ToolProgress](ToolProgress)
+    """A tool of a tool run has yielded a value, and another followed."""
     on_tool_result = _On[ToolResult](ToolResult)
     """A tool of a tool run has answered."""
     on_step_end = _On[StepEnd](StepEnd)

@@ -56,6 +56,7 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
         self._dispatchers = (*dispatchers, self._dispatcher)
         self._data = data
         self._routes: Routes | None = None
+        self._context: Context | None = None
         self._generator: AsyncGenerator[E, None] | None = None
         self._stream: ChatStream | None = None
         """The answer that is read; whoever closes the run closes it."""
@@ -104,18 +105,22 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
     def _freeze(self, request: ChatRequest) -> Routes:
         """From here on, what is registered is what this run uses."""
         if self._routes is None:
+            self._routes = routes_of(
+                self._dispatchers, lambda: self._context_of(request), self._interrupt
+            )
+        return self._routes
+
+    def _context_of(self, request: ChatRequest) -> Context:
+        """The context of this run: one object for its handlers, tools and ``approve=``."""
+        if self._context is None:
             run = weakref.ref(self)  # no cycle: a dropped run is to close its connection
 
             def current() -> ChatStream | None:
                 this = run()
                 return this._stream if this is not None else None
 
-            self._routes = routes_of(
-                self._dispatchers,
-                lambda: Context(current, request, self._data, None),
-                self._interrupt,
-            )
-        return self._routes
+            self._context = Context(current, request, self._data, None)
+        return self._context
 
     def _interrupt(self) -> None:
         """Stop for what a background handler raised: whoever asks for the next event gets that."""

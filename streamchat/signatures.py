@@ -6,6 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "is_defined_again",
     "name_of",
     "takes_context",
+    "takes_self",
     "warn_of_replacing",
 ]
 
@@ -93,4 +95,22 @@ def warn_of_replacing(role: str, function: Any) -> None:
         f"{role} {name_of(function)} was registered before and takes the place of what was registered "
         "then; to keep both, give one of them another name",
         stacklevel=levels + 1,
+    )
+
+
+def takes_self(function: Any) -> bool:
+    """Whether it is a function whose first parameter is ``self``, under any name."""
+    if not isinstance(function, FunctionType):
+        return False
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except (TypeError, ValueError):
+        return False
+    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        return False
+    outer = function.__qualname__.rpartition(".")[0]
+    is_in_class = bool(outer) and not outer.endswith("<locals>")
+    is_typed = first.annotation is not first.empty
+    return (is_in_class and not is_typed) or (
+        first.name in ("self", "cls") and (is_in_class or not is_typed)
     )

@@ -1,4 +1,5 @@
-"""The events that a tool run adds to those of its streams: ``StepStart``, ``ToolResult``, ``StepEnd``.
+"""The events that a tool run adds to those of its streams: ``StepStart``, ``ToolProgress``, ``ToolResult``,
+``StepEnd``.
 
 They are ours and never on the wire, so they are no part of :data:`streamchat.Event`; they have a
 ``type`` like the others, and handlers of their own (``on_step_start`` ...).
@@ -15,7 +16,7 @@ from streamchat.protocol.record import Record
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
 
-__all__ = ["STEP_CLASSES", "StepEnd", "StepEvent", "StepStart", "ToolResult"]
+__all__ = ["STEP_CLASSES", "StepEnd", "StepEvent", "StepStart", "ToolProgress", "ToolResult"]
 
 
 @attrs.define(eq=False, repr=False)
@@ -30,6 +31,23 @@ class StepStart(Record):
 
 
 @attrs.define(eq=False, repr=False)
+class ToolProgress(Record):
+    """A value that an async generator tool yielded before its last one. Events of parallel tools are
+    interleaved in the order in which they arrive."""
+
+    type: ClassVar[Literal["tool-progress"]] = "tool-progress"
+    tool_call: ToolCall
+    """The call that is being answered."""
+    value: Any = attrs.field(default=None, repr=False)
+    """What the tool yielded; the model is not told."""
+
+    @property
+    def name(self) -> str:
+        """The tool's name."""
+        return self.tool_call.name
+
+
+@attrs.define(eq=False, repr=False)
 class ToolResult(Record):
     """A tool has answered a call, or could not. Results come in the order of the calls."""
 
@@ -41,8 +59,8 @@ class ToolResult(Record):
     value: Any = attrs.field(default=None, repr=False)
     """What the function returned; ``None`` if it failed."""
     exception: Exception | None = None
-    """Why there is no value: what the function raised, ``ToolArgumentsError``, ``TimeoutError``, or
-    ``ToolError`` for a tool that was not declared. ``None`` if there is one."""
+    """Why there is no value: what the function raised, ``ToolArgumentsError``, ``ToolRefusedError``,
+    ``TimeoutError``, or ``ToolError`` for a tool that was not declared. ``None`` if there is one."""
     seconds: float = 0.0
     """How long the function ran."""
 
@@ -89,8 +107,8 @@ class StepEnd(Record):
     """What its tools said, in the order of the calls; empty in the last step."""
 
 
-StepEvent = StepStart | ToolResult | StepEnd
+StepEvent = StepStart | ToolProgress | ToolResult | StepEnd
 """An event of a tool run that is none of its streams'."""
 
-STEP_CLASSES: tuple[type[StepEvent], ...] = (StepStart, ToolResult, StepEnd)
+STEP_CLASSES: tuple[type[StepEvent], ...] = (StepStart, ToolProgress, ToolResult, StepEnd)
 """The classes, in the order of a step."""

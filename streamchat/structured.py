@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from streamchat.dispatcher import Dispatcher
 from streamchat.protocol.errors import ConfigurationError, StructureError
 from streamchat.protocol.events import ContentDelta, Event
+from streamchat.protocol.growing import ESCAPE, read_beginning
 from streamchat.protocol.kinds import Misfit
 from streamchat.protocol.messages import UserMessage
 from streamchat.protocol.plain import decode_json, is_mapping
@@ -165,9 +165,6 @@ class ParsedAnswer(Run[Event, T]):
         return self._start(messages, first=first, handlers=self._own_handlers)
 
 
-_ESCAPE = re.compile(r"\\.", re.DOTALL)
-
-
 class _GrowingJson:
     """JSON text that grows, and what it says so far: linear in the text, however often it is read."""
 
@@ -189,15 +186,14 @@ class _GrowingJson:
             new = "".join(self._new)
             self._text, self._new, self._behind = self._text + new, [], 0
             self._follow(new)
-            # 12 may be the beginning of 1200.
-            ends_whole = whole or self._in_string
-            text = self._text if ends_whole else self._text.rstrip("+-.0123456789Ee")
-            self._value = _read_partly(text, self._value)
+            self._value = _read_partly(
+                self._text, self._value, in_string=self._in_string, whole=whole
+            )
         return self._value
 
     def _follow(self, new: str) -> None:
         """Whether the text ends inside a string."""
-        unescaped = _ESCAPE.sub("", self._half_escape + new)
+        unescaped = ESCAPE.sub("", self._half_escape + new)
         self._half_escape = "\\" if unescaped.endswith("\\") else ""
         self._in_string ^= unescaped.count('"') % 2 == 1
 
@@ -236,15 +232,11 @@ def read_answer(response: ChatResponse, into: type[T]) -> T:
     raise failure
 
 
-def _read_partly(text: str, before: Any) -> Any:
-    """The JSON as far as it goes; what was read before, if its beginning is no JSON."""
+def _read_partly(text: str, before: Any, *, in_string: bool, whole: bool) -> Any:
+    """The JSON as far as it goes; what was read before if its beginning is not JSON."""
     try:
-        import jiter
-    except ImportError:
-        raise ConfigurationError(
-            "partial answers need the package jiter: pip install 'streamchat[partial]'"
-        ) from None
-    try:
-        return jiter.from_json(text.encode("utf-8", "replace"), partial_mode="trailing-strings")
+        return read_beginning(text, "partial answers", in_string=in_string, whole=whole)
+    except ConfigurationError:
+        raise
     except ValueError:
         return before

@@ -15,7 +15,7 @@ The tree::
       GenerationError                       the model's answer failed (finish reason ERROR, TIMEOUT)
       StructureError (ValueError)           the answer does not fit the type that was asked for
       ToolError
-        ToolArgumentsError | ToolLoopLimitError
+        ToolArgumentsError | ToolLoopLimitError | ToolRefusedError
       StopReachedError                      a fan-out reached one of its limits
       ConcurrencyError (RuntimeError)       two consumers of one stream
 
@@ -64,6 +64,7 @@ __all__ = [
     "ToolArgumentsError",
     "ToolError",
     "ToolLoopLimitError",
+    "ToolRefusedError",
     "TransportError",
     "TruncatedStreamError",
     "UnexpectedContentTypeError",
@@ -399,6 +400,19 @@ class ToolArgumentsError(ToolError, ValueError):
 
 class ToolLoopLimitError(ToolError):
     """The tool loop reached its limit of steps and the model still wants tools."""
+
+
+class ToolRefusedError(ToolError):
+    """``approve=`` refused a tool call. The model is told; the run goes on."""
+
+    def __init__(self, reason: str, *, name: str) -> None:
+        super().__init__(
+            f"the call of tool {name!r} was refused" + (f": {reason}" if reason else "")
+        )
+        self.name = name
+        """The tool's name."""
+        self.reason = reason
+        """The text that ``approve=`` returned; empty if it returned ``False``."""
 
 
 class ConcurrencyError(StreamChatError, RuntimeError):

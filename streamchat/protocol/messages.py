@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import attrs
 
-from streamchat.protocol.errors import ToolArgumentsError
+from streamchat.protocol.errors import ConfigurationError, ToolArgumentsError
+from streamchat.protocol.growing import growing_object
 from streamchat.protocol.plain import decode_json, is_mapping
 from streamchat.protocol.record import Record
 
@@ -191,6 +192,24 @@ class ToolCall(Record):
             if is_mapping(value):
                 return dict(value)
             reason = f"expected a JSON object, got {type(value).__name__}"
+        raise ToolArgumentsError(reason, name=self.name, arguments=self.arguments)
+
+    @property
+    def partial(self) -> dict[str, Any]:
+        """The arguments as far as they have been received: complete keys, and the text of an
+        unfinished string. An unfinished number is not there yet. Equal to :attr:`parsed` when complete.
+
+        Raises:
+            ConfigurationError: the package ``jiter`` is missing (``pip install 'streamchat[partial]'``).
+            ToolArgumentsError: the text is not the beginning of a JSON object. It has the raw text.
+        """
+        reason = ""
+        try:
+            return growing_object(self.arguments, "partial arguments")
+        except ConfigurationError:
+            raise
+        except ValueError as error:
+            reason = str(error)
         raise ToolArgumentsError(reason, name=self.name, arguments=self.arguments)
 
 

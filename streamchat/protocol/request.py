@@ -116,7 +116,7 @@ class CommonOptions(TypedDict, total=False):
 class ChatOptions(CommonOptions, total=False):
     """The body fields besides ``model`` and ``messages``: keywords of ``chat`` and ``chat_stream``."""
 
-    tools: Sequence[Mapping[str, Any] | Tool | Model] | None
+    tools: Sequence[Mapping[str, Any] | Tool | Model | Callable[..., Any]] | None
     """Functions the model may call."""
     strict_tools: bool | None
     """Beta: calls must match the definitions."""

@@ -10,14 +10,19 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import types
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Optional, get_type_hints
+from typing import Any, Optional
 
 import attrs
 
 from streamchat.protocol.annotations import Reading
+from streamchat.protocol.callables import (
+    accepts,
+    annotations_of,
+    inside_partial,
+    read_docstring,
+)
 from streamchat.protocol.foreign import Foreign, resolved
 from streamchat.protocol.kinds import (
     Alias,
@@ -268,29 +273,46 @@ class Parameters:
     description: str
     """What the docstring says, without what it says of single parameters."""
     _record: Record
+    injected: Mapping[str, bool] = attrs.Factory(dict[str, bool])
+    """Parameters of the class ``inject``, which the caller passes and the model does not know: name to
+    whether it must be passed."""
 
     @classmethod
-    def of(cls, function: Callable[..., Any], name: str) -> Parameters:
+    def of(
+        cls,
+        function: Callable[..., Any],
+        name: str,
+        *,
+        inject: type | None = None,
+        skip_first: bool = False,
+    ) -> Parameters:
         """Read a function's signature and docstring.
+
+        Args:
+            function: what the model calls.
+            name: how an error calls the tool.
+            inject: a class whose parameters are not in the schema.
+            skip_first: leave out the first parameter: ``self`` of a method that is not bound yet.
 
         Raises:
             TypeError: a parameter without a type, ``*args``, ``**kwargs``, a positional-only one, or
-                a type that JSON cannot say; ``name`` is how the message calls the function.
+                a type that JSON cannot say.
         """
-        inner, filled = _inside_partial(function)
-        hints = _hints(inner, name)
+        inner, filled = inside_partial(function)
         try:
-            parameters = {
-                name: each
-                for name, each in inspect.signature(function).parameters.items()
-                if name not in filled
-            }
+            signature = inspect.signature(function).parameters
+            parameters = {key: each for key, each in signature.items() if key not in filled}
+            documented = tuple(inspect.signature(inner).parameters)
         except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError) as error:
             raise TypeError(f"tool {name} has a signature that cannot be read: {error}") from None
-        description, words = _read_docstring(inspect.getdoc(inner) or "", tuple(parameters))
+        if skip_first:
+            parameters.pop(next(iter(signature)), None)
+        hints = annotations_of(inner, parameters, name)
+        description, words = read_docstring(inspect.getdoc(inner) or "", documented)
         reading = Reading(f"tool {name}")
         scope = getattr(inspect.unwrap(inner), "__globals__", {})
         record = Record(name, dict)
+        injected: dict[str, bool] = {}
         for each in parameters.values():
             by_name = each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
             if not by_name or each.name.startswith("__"):
@@ -309,6 +331,10 @@ class Parameters:
                     f"it out; write {each.name}: Annotated[..., Field(...)]"
                 )
             hint = hints[each.name]
+            must = None if inject is None else accepts(hint, inject)
+            if must is not None:
+                injected[each.name] = must and each.default is each.empty
+                continue
             if each.default is None:
                 # `units: str = None`: a model that is told of the null may send it.
                 hint = Optional[hint]  # noqa: UP045  # of any annotation
@@ -323,7 +349,7 @@ class Parameters:
             record.fields.append(
                 Field(each.name, each.name, kind, each.default is each.empty, notes)
             )
-        return cls(_schema(record), description, record)
+        return cls(_schema(record), description, record, injected)
 
     def read(self, arguments: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
         """Keyword arguments for the function; what is absent is left to its defaults.
@@ -353,30 +379,6 @@ class Parameters:
         raise ValueError(problem)
 
 
-def _hints(function: Any, name: str) -> dict[str, Any]:
-    """The function's annotations, evaluated.
-
-    Raises:
-        TypeError: one that cannot be; the message names the parameter.
-    """
-    with suppress(Exception):  # evaluating annotations may raise anything
-        return get_type_hints(function, include_extras=True)
-    scope = getattr(inspect.unwrap(function), "__globals__", {})
-    reason = "its annotations mean nothing"
-    for parameter, annotation in getattr(function, "__annotations__", {}).items():
-        holder = types.SimpleNamespace(__annotations__={parameter: annotation})
-        what = "what it returns" if parameter == "return" else f"parameter {parameter!r}"
-        try:
-            get_type_hints(holder, scope, include_extras=True)
-        except NameError as error:
-            reason = f"{what}: {error.name!r} must be importable where the function is defined"
-            break
-        except Exception as error:  # noqa: BLE001  # as above
-            reason = f"{what}: {str(error).partition(chr(10))[0][:200]} ({type(error).__name__})"
-            break
-    raise TypeError(f"tool {name} has a signature that cannot be read: {reason}")
-
-
 def _is_described(kind: Kind) -> bool:
     """Whether its own annotation describes it."""
     while isinstance(kind, Noted):
@@ -384,51 +386,3 @@ def _is_described(kind: Kind) -> bool:
             return True
         kind = kind.inner
     return isinstance(kind, Alias) and kind.target is not None and _is_described(kind.target)
-
-
-def _inside_partial(function: Callable[..., Any]) -> tuple[Callable[..., Any], set[str]]:
-    """What has the annotations and the docstring; and which arguments are given already, so that
-    they are no business of the model."""
-    filled: set[str] = set()
-    while isinstance(function, functools.partial):
-        filled |= function.keywords.keys()
-        function = function.func
-    if inspect.isroutine(function):
-        return function, filled
-    called: Callable[..., Any] = getattr(function, "__call__")  # noqa: B004, B009  # what it does
-    return called, filled
-
-
-_HEADING = re.compile(
-    r"^[ \t]*(args|arguments|parameters|params|returns?|raises|yields|examples?|notes?)[ \t]*:?[ \t]*"
-    r"(\n[ \t]*-+[ \t]*)?$",
-    re.IGNORECASE | re.MULTILINE,
-)
-
-
-def _read_docstring(text: str, names: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """The description, and what is said of each parameter.
-
-    Understood are ``name: what it is`` on a line of its own (Google's sections) or behind a sentence,
-    ``name (type): ...``, ``:param name: ...`` and NumPy's ``name : type`` with lines below.
-    """
-    if not names:
-        return _HEADING.split(text)[0].strip(), {}
-    either = "(" + "|".join(map(re.escape, names)) + ")"
-    mark = re.compile(
-        rf"^{either}[ \t]+:[ \t]+[^\n]+\n(?=[ \t]+\S)"  # NumPy's
-        r"|(?:^[ \t]*|(?<=[.,;:!?)\]])[ \t]+)"  # a line, or what follows a sentence
-        rf"(?::param[ \t]+(?:\w+[ \t]+)?)?{either}(?:[ \t]*\([^)\n]*\))?[ \t]*:"
-        r"(?:[ \t]*(?=\n)|[ \t]+(?=\S))",
-        re.MULTILINE,
-    )
-    marks = list(mark.finditer(text))
-    if not marks:
-        return _HEADING.split(text)[0].strip(), {}
-    ends = [match.start() for match in marks[1:]] + [len(text)]
-    words: dict[str, str] = {}
-    for match, end in zip(marks, ends, strict=True):
-        said = _HEADING.split(text[match.end() : end])[0]
-        said = re.split(r"\n[ \t]*\n|\n[ \t]*:\w+", said)[0]
-        words.setdefault(match[1] or match[2], " ".join(said.split()))
-    return _HEADING.split(text[: marks[0].start()])[0].strip(), words

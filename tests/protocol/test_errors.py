@@ -39,6 +39,7 @@ from streamchat.protocol.errors import (
     ToolArgumentsError,
     ToolError,
     ToolLoopLimitError,
+    ToolRefusedError,
     TransportError,
     TruncatedStreamError,
     UnexpectedContentTypeError,
@@ -78,6 +79,7 @@ TREE: dict[type, tuple[type, ...]] = {
     ToolError: (StreamChatError,),
     ToolArgumentsError: (ToolError, ValueError),
     ToolLoopLimitError: (ToolError,),
+    ToolRefusedError: (ToolError,),
     ConcurrencyError: (StreamChatError, RuntimeError),
 }
 """The tree of design.md 4, class by class."""
@@ -133,6 +135,7 @@ EXAMPLES: dict[type, StreamChatError] = {
     ),
     StructureError: StructureError("no int", into="Order", text="{}", path="$.count"),
     ToolArgumentsError: ToolArgumentsError("no JSON", name="f", arguments="{"),
+    ToolRefusedError: ToolRefusedError("too dear", name="f"),
 }
 every_class = pytest.mark.parametrize("cls", TREE, ids=lambda cls: cls.__name__)
 
@@ -275,6 +278,8 @@ def test_errors_have_their_facts(expected: dict[str, Any], cls: type) -> None:
             "the arguments of tool call 'f' are unusable: not JSON",
             ToolArgumentsError("not JSON", name="f", arguments=CANARY),
         ),
+        ("the call of tool 'f' was refused: too dear", EXAMPLES[ToolRefusedError]),
+        ("the call of tool 'f' was refused", ToolRefusedError("", name="f")),
         ("lost", EXAMPLES[StreamTimeoutError]),
         ("lost", EXAMPLES[ConnectError]),
     ],

@@ -22,8 +22,9 @@ TIERS: list[set[str]] = [
     # What Chat v2 is, without I/O.
     {"protocol.errors", "protocol.plain"},
     {"protocol.record", "protocol.event_json"},
+    {"protocol.growing"},
     {"protocol.sse", "protocol.messages", "protocol.error_body"},
-    {"protocol.json_fields"},
+    {"protocol.json_fields", "protocol.callables"},
     # Types as JSON Schema, and JSON as their values.
     {"protocol.kinds"},
     {"protocol.formats", "protocol.foreign"},
@@ -42,7 +43,7 @@ TIERS: list[set[str]] = [
     # The shell: decisions, then I/O, then one stream, then many.
     {"timing", "markdown"},
     {"policy", "limiter", "journal", "credentials", "views", "context", "signatures", "steps"},
-    {"stops", "conversation"},
+    {"stops", "conversation", "calling", "toolresults"},
     {"routes", "masking", "joining"},
     {"background"},
     {"binding"},
@@ -55,7 +56,8 @@ TIERS: list[set[str]] = [
     {"stream"},
     # Several streams as one: tool runs, structured answers.
     {"middleware", "runs", "pacing"},
-    {"tools", "structured", "fanout"},
+    {"approval", "tools", "structured", "fanout"},
+    {"toolrun"},
     {"client"},
     {"streamchat"},
     # What is built on it.
@@ -82,7 +84,7 @@ OPTIONAL = {
     "rich": ("streamchat.cli",),
     "uvloop": ("streamchat.cli", "streamchat.__main__"),
     "cattrs": ("streamchat.protocol.converters",),
-    "jiter": ("streamchat.structured",),
+    "jiter": ("streamchat.protocol.growing",),
     "msgspec": ("streamchat.protocol",),
     "pydantic": ("streamchat.protocol.foreign",),
     "ray": ("streamchat.ray",),

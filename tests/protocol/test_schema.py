@@ -381,6 +381,39 @@ def test_what_a_partial_has_filled_in_is_no_business_of_the_model() -> None:
     assert list(by_place.schema["properties"]) == ["days"]
 
 
+def half_known(a: int, b: Nothing, ctx: "Clock | None" = None) -> Nothing:  # type: ignore[name-defined]  # noqa: F821, UP037
+    """Half. a: first. b: second. ctx: ours"""
+
+
+class Clock:
+    def method(self, a: int) -> None:
+        """Method. a: first"""
+
+
+def test_only_the_annotations_of_the_schema_must_be_known() -> None:
+    """Those of bound arguments and of the result may be unusable."""
+    parameters = Parameters.of(functools.partial(half_known, b=1), "f", inject=Clock)
+    assert parameters.schema["properties"] == {"a": {"type": "integer", "description": "first."}}
+    assert (parameters.description, parameters.injected) == ("Half.", {"ctx": False})
+
+
+def timed(a: int, clock: Clock, other: Annotated[Clock | None, "x"]) -> None: ...
+
+
+def test_injected_parameters_are_not_in_the_schema() -> None:
+    """They are listed apart, with whether they must be passed; and never read from the model."""
+    parameters = Parameters.of(timed, "f", inject=Clock)
+    assert list(parameters.schema["properties"]) == ["a"]
+    assert parameters.injected == {"clock": True, "other": False}
+    assert parameters.read({"a": 1, "clock": 2}, strict=False) == {"a": 1}
+
+
+def test_the_first_parameter_can_be_left_out() -> None:
+    """``self`` of a method that is not bound yet, whatever its name."""
+    parameters = Parameters.of(Clock.method, "f", skip_first=True)
+    assert parameters.schema["properties"] == {"a": {"type": "integer", "description": "first"}}
+
+
 def nothing_to_say() -> None:
     """No parameters."""
 
@@ -429,7 +462,6 @@ def dunder(__a: int) -> None: ...
 def unknown(a: Nothing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def no_expression(a: "b c") -> None: ...  # type: ignore[valid-type,syntax]  # noqa: F722
 def no_attribute(a: "attrs.Nothing") -> None: ...  # type: ignore[name-defined]  # noqa: UP037
-def no_result(a: int) -> Nothing: ...  # type: ignore[name-defined]  # noqa: F821
 def listed(a: [int]) -> None: ...  # type: ignore[misc,valid-type]
 def mapped(a: {"a": int}) -> None: ...  # type: ignore[misc]  # noqa: F821, UP037
 def no_type(a: "3()") -> None: ...  # type: ignore[valid-type]  # noqa: UP037
@@ -446,7 +478,6 @@ def no_type(a: "3()") -> None: ...  # type: ignore[valid-type]  # noqa: UP037
         (unknown, "parameter 'a': 'Nothing' must be importable where the function is defined"),
         (no_expression, "has a signature that cannot be read: parameter 'a': "),
         (no_attribute, "has a signature that cannot be read: parameter 'a': "),
-        (no_result, "what it returns: 'Nothing' must be importable"),
         (listed, r"a: \[.*int.*\] is not a type that JSON can hold"),
         (mapped, r"a: \{'a': .*int.*\} is not a type that JSON can hold"),
         (no_type, "has a"),

@@ -27,7 +27,9 @@ from streamchat import (
     StepStart,
     StreamChatError,
     StructureError,
+    ToolCall,
     ToolLoopLimitError,
+    ToolProgress,
     ToolResult,
     TransportError,
     TruncatedStreamError,
@@ -668,12 +670,32 @@ def _tool_run(client: Client, handlers: Dispatcher) -> Any:
     return client.run_tools("Hi", tools=named, handlers=[handlers])
 
 
+async def _reporting_weather(city: str) -> AsyncIterator[str]:
+    try:
+        for number in range(3):
+            await asyncio.sleep(0.01)
+            yield f"{city} {number}"
+    finally:
+        await asyncio.sleep(0)
+
+
+async def _slow_person(call: ToolCall) -> bool | str:
+    await asyncio.sleep(0.01)
+    return call.name == "weather" or "no"
+
+
+def _approved_run(client: Client, handlers: Dispatcher) -> Any:
+    named: list[Any] = [tool(name="weather")(_reporting_weather), tool(name="clock")(_slow_clock)]
+    return client.run_tools("Hi", tools=named, handlers=[handlers], approve=_slow_person)
+
+
 def _parsed(client: Client, handlers: Dispatcher) -> Any:
     return client.parse("Hi", into=Order, repair=True, handlers=[handlers])
 
 
 FLOWS: dict[str, tuple[Any, Callable[[], list[list[Any]]]]] = {
     "two tools": (_tool_run, lambda: [tools(), tools(), plain()]),
+    "approval and progress": (_approved_run, lambda: [tools(), plain()]),
     "repair": (_parsed, lambda: [plain("no"), plain(*ORDER)]),
 }
 
@@ -722,7 +744,7 @@ class Interfered:
         client, transport = client_over(*self.answers)
         handlers = Dispatcher()
 
-        @handlers.on(StepStart, ToolResult, StepEnd, MessageEnd)
+        @handlers.on(StepStart, ToolProgress, ToolResult, StepEnd, MessageEnd)
         async def slow(event: Any) -> None:
             await asyncio.sleep(0.01)
 

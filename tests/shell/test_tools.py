@@ -79,7 +79,7 @@ class InlineThread(threading.Thread):
 
 @pytest.fixture
 def inline_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamchat.tools.Thread", InlineThread)
+    monkeypatch.setattr("streamchat.calling.Thread", InlineThread)
 
 
 # --- a function as a tool ------------------------------------------------------------------------
@@ -248,21 +248,17 @@ BAD_TOOLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: tool(name="x\n")(greet), ValueError, "cannot be called"),
     (lambda: tool(name="٣")(greet), ValueError, "cannot be called"),
     (lambda: tool(name=3)(greet), ValueError, "cannot be called 3"),  # type: ignore[call-overload]
-    (lambda: tool(functools.partial(greet, "a")), ValueError, "cannot be called ''"),
-    (lambda: tool(Service()), ValueError, "cannot be called ''"),
     (lambda: tool(3), TypeError, "takes a function, not 3"),  # type: ignore[call-overload]
     (lambda: tool(Service), TypeError, "takes a function"),
     (lambda: tool(int), TypeError, "takes a function"),
     (lambda: tool(get_weather), TypeError, "get_weather is a tool already"),
     (lambda: tool(generates), TypeError, "generator"),
-    (lambda: tool(generates_later), TypeError, "generator"),
     (lambda: tool(timeout=0)(greet), ValueError, "timeout= of tool greet must be above 0"),
     (lambda: tool(timeout=-1)(greet), ValueError, "above 0"),
     (lambda: tool(timeout=float("inf"))(greet), ValueError, "above 0"),
     (lambda: tool(timeout=float("nan"))(greet), ValueError, "above 0"),
     (lambda: tool(timeout=True)(greet), TypeError, "must be seconds, not bool"),
     (lambda: tool(timeout="1")(greet), TypeError, "must be seconds"),  # type: ignore[call-overload]
-    (lambda: tool(Service.method), TypeError, "parameter 'self' has no type"),
 ]
 
 

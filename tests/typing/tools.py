@@ -7,7 +7,7 @@ the ignore as unused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypedDict, assert_never, assert_type
 
 import attrs
@@ -32,6 +32,7 @@ from streamchat import (
     MessageStart,
     ParsedAnswer,
     StepEnd,
+    StepEvent,
     StepStart,
     TextContent,
     Tool,
@@ -40,6 +41,7 @@ from streamchat import (
     ToolCallEnd,
     ToolCallStart,
     ToolPlanDelta,
+    ToolProgress,
     ToolResult,
     ToolRun,
     UnknownEvent,
@@ -96,6 +98,89 @@ tool(name=3)  # type: ignore[call-overload]
 tool(tiemout=3)  # type: ignore[call-overload]
 
 
+# --- methods, generators, contexts ---------------------------------------------------------------
+
+
+class Shop:
+    @tool
+    async def price(self, item: str, count: int = 1) -> float:
+        return 1.5 * count
+
+    @tool(name="stock", timeout=2)
+    def in_stock(self, item: str, ctx: Context | None = None) -> bool:
+        return True
+
+    @tool
+    async def search(self, words: str) -> AsyncIterator[str]:
+        yield words
+
+    @classmethod
+    @tool
+    def of_class(cls, item: str) -> str:
+        return item
+
+    @staticmethod
+    @tool
+    def of_nothing(item: str) -> str:
+        return item
+
+    async def raw(self, item: str) -> str:
+        return item
+
+
+async def methods_bind() -> None:
+    shop = Shop()
+    assert_type(await shop.price("pen", count=2), float)
+    assert_type(shop.in_stock("pen"), bool)
+    async for found in shop.search("pen"):
+        assert_type(found, str)
+    assert_type(await Shop.price(shop, "pen"), float)
+    is_a_tool: Tool = shop.price
+    gives: Callable[[str], Coroutine[Any, Any, float]] = shop.price
+    await gives("pen")
+    await shop.price(3)  # type: ignore[arg-type]
+    await shop.price(shop, "pen")  # type: ignore[arg-type]
+    shop.in_stock("pen", size=3)  # type: ignore[call-arg]
+    client.run_tools(
+        "Hi", tools=[shop.price, shop.raw, shop.search, Shop.of_class, shop.of_nothing]
+    )
+    client.chat_stream("Hi", tools=[is_a_tool, shop.raw, plain, {"type": "function"}])
+    client.fan_out(["Hi"], tools=[plain, shop.price])
+    client.chat_stream("Hi", tools=[3])  # type: ignore[list-item]
+
+
+# --- approval ------------------------------------------------------------------------------------
+
+
+async def ask(call: ToolCall) -> bool | str:
+    assert_type(call.partial, dict[str, Any])
+    return call.name == "price" or "only prices"
+
+
+def ask_with_context(call: ToolCall, ctx: Context) -> bool:
+    return bool(ctx.data)
+
+
+async def answers_nothing(call: ToolCall) -> None: ...
+async def answers_a_number(call: ToolCall) -> float:
+    return 1.5
+
+
+def takes_an_event(event: ToolResult) -> bool:
+    return True
+
+
+def approvals() -> None:
+    client.run_tools("Hi", tools=[plain], approve=ask)
+    client.run_tools("Hi", tools=[plain], approve=ask_with_context)
+    client.run_tools("Hi", tools=[plain], approve=lambda call: call.name == "plain")
+    client.run_tools("Hi", tools=[plain], approve=None)
+    client.run_tools("Hi", tools=[plain], approve=answers_nothing)  # type: ignore[arg-type]
+    client.run_tools("Hi", tools=[plain], approve=answers_a_number)  # type: ignore[arg-type]
+    client.run_tools("Hi", tools=[plain], approve=takes_an_event)  # type: ignore[arg-type]
+    client.run_tools("Hi", tools=[plain], approve=True)  # type: ignore[arg-type]
+
+
 # --- runs ----------------------------------------------------------------------------------------
 
 
@@ -115,10 +200,13 @@ async def tool_runs() -> None:
     async for piece in run.text():
         assert_type(piece, str)
     async for event in run:
-        assert_type(event, Event | StepStart | ToolResult | StepEnd)
+        assert_type(event, Event | StepStart | ToolProgress | ToolResult | StepEnd)
         match event:
             case StepStart():
                 assert_type(event.step, int)
+            case ToolProgress():
+                assert_type(event.tool_call, ToolCall)
+                assert_type(event.name, str)
             case ToolResult():
                 assert_type(event.tool_call, ToolCall)
                 assert_type(event.error, str | None)
@@ -146,9 +234,9 @@ async def tool_runs() -> None:
     client.run_tools("Hi", tools=[get_weather], response_format={})  # type: ignore[call-arg]
 
 
-def every_event_of_a_run_is_known(event: Event | StepStart | ToolResult | StepEnd) -> str:
+def every_event_of_a_run_is_known(event: Event | StepEvent) -> str:
     match event:
-        case StepStart() | StepEnd() | ToolResult():
+        case StepStart() | StepEnd() | ToolProgress() | ToolResult():
             return event.type
         case MessageStart() | ContentStart() | ContentDelta() | ContentEnd() | MessageEnd():
             return event.type
@@ -177,6 +265,17 @@ def ended(event: StepEnd | MessageEnd) -> None:
     assert_type(event.response, ChatResponse)
 
 
+@client.on_tool_progress
+async def progress(event: ToolProgress, ctx: Context) -> None:
+    assert_type(event.tool_call, ToolCall)
+
+
+@client.on(ToolProgress, ToolResult)
+def either(event: ToolProgress | ToolResult) -> None: ...
+
+
+client.on_tool_progress(result)  # type: ignore[arg-type]
+client.on_tool_result(progress)  # type: ignore[arg-type]
 client.on_step_end(start)  # type: ignore[arg-type]
 client.on_tool_result(ended)  # type: ignore[arg-type]
 

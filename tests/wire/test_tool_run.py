@@ -390,6 +390,69 @@ async def _results(run: Any) -> list[Any]:
     return [event async for event in run if isinstance(event, ToolResult)]
 
 
+# --- approval ------------------------------------------------------------------------------------
+
+
+async def test_a_plain_question_does_not_stop_the_tools() -> None:
+    """It waits in a thread for a person, while the tool that was approved runs to its end."""
+    paid, threads = threading.Event(), set[int]()
+
+    def approve(call: ToolCall) -> bool:
+        threads.add(threading.get_ident())
+        assert call.name == "weather" or paid.wait(30)
+        return True
+
+    async def weather(city: str) -> str:
+        await asyncio.sleep(0)
+        paid.set()
+        return city
+
+    async def clock() -> str:
+        return "noon"
+
+    replies = [replay(body(tools())), replay(body(plain()))]
+    async with serve(*replies) as wire, Client("k", base_url=wire.url, model="m") as client:
+        results = await _results(client.run_tools("Hi", tools=[weather, clock], approve=approve))
+    assert [result.value for result in results] == ["Lima", "noon"]
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("how", ["cancel", "aclose"])
+async def test_a_person_who_does_not_answer_is_not_waited_for(how: str) -> None:
+    """The run ends while the question waits in its thread; no tool runs."""
+    asked, release = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def approve(call: ToolCall) -> bool:
+        asked.set()
+        assert release.wait(30)
+        return True
+
+    async def weather(city: str) -> str:
+        ran.append(city)
+        return city
+
+    replies = [replay(body(tools())), replay(body(plain()))]
+    try:
+        async with serve(*replies) as wire, Client("k", base_url=wire.url, model="m") as client:
+            run = client.run_tools("Hi", tools=[weather], approve=approve)
+            task = asyncio.ensure_future(_results(run))
+            await asyncio.to_thread(asked.wait, 30)
+            if how == "cancel":
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                await run.aclose()
+                with pytest.raises(TransportError, match="closed before"):
+                    await task
+    finally:
+        release.set()
+    for thread in _tool_threads():
+        thread.join(30)
+    assert ran == []
+
+
 # --- connections ---------------------------------------------------------------------------------
 
 
