@@ -201,7 +201,8 @@ async def cohere_sdk(url: str, stack: AsyncExitStack) -> Ask:
         async for event in client.chat_stream(**exchange.body):
             if event.type == "content-delta":
                 await ignore(event)
-                parts.append(event.delta.message.content.text or "")
+                delta: Any = event.delta
+                parts.append(delta.message.content.text or "")
         "".join(parts)
 
     return ask

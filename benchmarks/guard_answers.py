@@ -14,11 +14,12 @@ from contextlib import AsyncExitStack
 from typing import Any, cast
 
 from benchmarks.answer_clients import Fold, ignore, of_dict, of_response
+from benchmarks.contestants import BODY
 from benchmarks.far import Connection, Pacer
 from benchmarks.harness import chunked
 from benchmarks.in_memory import Network, chunks_of
 from benchmarks.mix import Exchange, mix
-from benchmarks.opening_clients import BODY, DATA, JSON_HEADERS, shortest
+from benchmarks.opening_clients import DATA, JSON_HEADERS, shortest
 
 Path = Callable[[int], Awaitable[Callable[[], Awaitable[object]]]]
 MIX = mix()

@@ -221,7 +221,7 @@ def _storm(far: Far, loop: str, what: str, options: argparse.Namespace) -> dict[
     rounds = _rounds(far, f"storm-{events}", loop, int(streams), options.rounds)
 
     def median(name: str, figure: str) -> float:
-        return statistics.median(each[name][figure] for each in rounds)
+        return float(statistics.median(each[name][figure] for each in rounds))
 
     # A lost stream costs less than one that is read: such a round says nothing about CPU.
     ratios = [

@@ -129,7 +129,7 @@ def _message(message: Mapping[str, Any]) -> object:
         case "user":
             return sc.UserMessage(message["content"])
         case "tool":
-            parts = [
+            parts: list[Any] = [
                 sc.DocumentContent(sc.Document(**each["document"])) for each in message["content"]
             ]
             return sc.ToolMessage(tool_call_id=message["tool_call_id"], content=parts)
@@ -220,6 +220,7 @@ def client_main(kind: str, what: str, rounds: str, seconds: str) -> None:
     pin(0)
     free_buffer()
     given = int(rounds), float(seconds)
+    found: dict[str, Any]
     if kind == "case":
         case = CASES[what]
         found = {"rounds": compare(case.make(), *given, objects=case.objects)}
