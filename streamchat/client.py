@@ -649,6 +649,7 @@ class Client(Listeners, AsyncContext):
             data=data,
             index=index,
             pacer=pacer,
+            is_untouched=not self._middleware,
         )
         return self._make(plan)
 

@@ -13,7 +13,6 @@ from streamchat.dispatcher import Dispatcher
 from streamchat.policy import Retry, RetryBudget, Timeout
 from streamchat.protocol.errors import StreamChatError
 from streamchat.protocol.events import MessageEnd
-from streamchat.protocol.plain import encode_json
 from streamchat.protocol.request import ChatRequest
 from streamchat.transport import Transport
 
@@ -48,6 +47,7 @@ class Plan:
 
     transport: Transport
     request: ChatRequest
+    """Middleware may have changed in place what it holds, unless :attr:`is_untouched`."""
     headers: Mapping[str, str]
     dispatchers: tuple[Dispatcher, ...]
     timeout: Timeout
@@ -58,6 +58,8 @@ class Plan:
     data: Any = None
     index: int | None = None
     pacer: Pacer | None = None
+    is_untouched: bool = False
+    """Whether nobody has had the request in hands since it was made and checked."""
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
     random: Callable[[], float] = draw
@@ -68,7 +70,7 @@ class Plan:
         Raises:
             TypeError, ValueError: it holds what JSON cannot say; the message says where.
         """
-        return encode_json(self.request.to_dict())
+        return self.request.encode(is_untouched=self.is_untouched)
 
     def used_call_ids(self) -> frozenset[str]:
         """The ids of the tool calls in the messages of the request."""

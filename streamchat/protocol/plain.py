@@ -30,6 +30,7 @@ __all__ = [
     "decode_json",
     "dumped",
     "encode_json",
+    "encode_plain",
     "has_giant_integer",
     "holds_too_many",
     "is_list",
@@ -356,6 +357,10 @@ def _kept_fields(cls: Any) -> FieldList | None:
 def encode_json(value: Any) -> bytes:
     """Plain data as compact UTF-8 JSON; raises as :func:`to_plain` does."""
     return msgspec.json.encode(to_plain(value))
+
+
+encode_plain = msgspec.json.encode
+"""The same for what :func:`to_plain` has returned and nobody else has had in hands since."""
 
 
 def decode_json(text: bytes | str, *, levels: int = MAX_DEPTH) -> Any:

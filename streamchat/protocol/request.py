@@ -5,7 +5,7 @@ sent, by a ``TypeError`` or ``ValueError`` that names the argument. What only th
 (whether a tool message answers a call, whether the model takes images) is left to it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import attrs
@@ -30,6 +30,7 @@ from streamchat.protocol.plain import (
     as_dict,
     dumped,
     encode_json,
+    encode_plain,
     is_list,
     is_mapping,
     to_plain,
@@ -337,9 +338,31 @@ def plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
         )
     if not messages:
         raise ValueError("messages is an empty list: there is nothing to ask")
-    return tuple(
-        plain_message(message, f"messages[{position}]") for position, message in enumerate(messages)
-    )
+    plain: list[dict[str, Any]] = []
+    for message in messages:
+        copy = _usual_message(message)
+        if copy is None:
+            copy = plain_message(message, f"messages[{len(plain)}]")
+        plain.append(copy)
+    return tuple(plain)
+
+
+def _usual_message(message: Any) -> dict[str, Any] | None:
+    """What :func:`plain_message` returns for a plain dict that is what most messages are; else ``None``."""
+    if type(message) is not dict:
+        return None
+    role, content = message.get("role"), message.get("content")
+    required = _REQUIRED_KEYS.get(role) if type(role) is str else None
+    if required is None or not (content is None or type(content) is str or type(content) is list):
+        return None
+    for key in required:
+        if key not in message:
+            return None
+    try:
+        plain: dict[str, Any] = to_plain(message, levels=MAX_DEPTH, omit_none=True)
+    except (TypeError, ValueError):
+        return None  # the long way says where
+    return plain
 
 
 def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[str, Any]:
@@ -489,16 +512,11 @@ class ChatRequest(FrozenRecord):
         )
         if wants_json and (self.tools or self.documents):
             raise ValueError("response_format json_object cannot go with tools or documents")
-        for name in (
-            "tools",
-            "documents",
-            "citation_options",
-            "response_format",
-            "stop_sequences",
-            "thinking",
-        ):
-            value = to_plain(getattr(self, name), name, levels=MAX_DEPTH, omit_none=True)
-            object.__setattr__(self, name, value)
+        for name in _COPIED:
+            value = getattr(self, name)
+            if value is not None:
+                value = to_plain(value, name, levels=MAX_DEPTH, omit_none=True)
+                object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         # A prompt shows by its size alone, and a request that failed to be made shows what it has:
@@ -517,15 +535,51 @@ class ChatRequest(FrozenRecord):
         return cls(model=model, messages=messages, **options)
 
     def to_dict(self, *, stream: bool = True) -> dict[str, Any]:
-        """The JSON body as plain data of its own; what is ``None`` is left out (protocol.md 2)."""
+        """The JSON body as plain data of its own; what is ``None`` is left out."""
         body: dict[str, Any] = {}
-        for field in attrs.fields(type(self)):
-            value = getattr(self, field.name)
-            if value is not None:
-                body[field.name] = to_plain(value, field.name)
+        for name, value in self._given():
+            body[name] = to_plain(value, name)
         body |= body.pop("extra_body", {})
         body["stream"] = stream
         return body
 
+    def encode(self, *, is_untouched: bool = False) -> bytes:
+        """The JSON body as it is sent.
 
-_FIELDS = frozenset(field.name for field in attrs.fields(ChatRequest))
+        Args:
+            is_untouched: whether nobody has had this request in hands since it was made. Fields cannot
+                be set, but what they hold can be changed in place; then all of it is checked again.
+
+        Raises:
+            TypeError, ValueError: somebody put something into it that JSON cannot say; the message says
+                where.
+        """
+        if is_untouched:
+            body = {
+                name: value if type(value) in _ENCODED else to_plain(value, name)
+                for name, value in self._given()
+            }
+            body |= body.pop("extra_body", {})
+            body["stream"] = True
+            try:
+                return encode_plain(body)
+            except (TypeError, ValueError):
+                pass  # the model's name may be text that is not Unicode; the long way says so
+        return encode_json(self.to_dict())
+
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        """The fields that are given, in order."""
+        for name in _NAMES:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value
+
+
+_COPIED = (
+    *("tools", "documents", "citation_options", "response_format", "stop_sequences", "thinking"),
+)
+"""Fields that hold objects of the caller's until they are copied."""
+_ENCODED = frozenset({str, int, float, bool, list, tuple, dict})
+"""Types that JSON encoding writes as :func:`to_plain` would have them; subclasses may differ."""
+_NAMES = tuple(field.name for field in attrs.fields(ChatRequest))
+_FIELDS = frozenset(_NAMES)
