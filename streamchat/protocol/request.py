@@ -28,6 +28,7 @@ from streamchat.protocol.plain import (
     MAX_DEPTH,
     Model,
     as_dict,
+    copied,
     dumped,
     encode_json,
     encode_plain,
@@ -213,7 +214,12 @@ def _documents(request: object, field: "attrs.Attribute[Any]", value: Any) -> No
 
 def _as_documents(value: Any) -> Any:
     """``documents`` with instances of pydantic classes as documents."""
-    return [_as_document(item, i) for i, item in enumerate(value)] if is_list(value) else value
+    if value is None or not is_list(value):
+        return value
+    return [
+        item if item.__class__ in _OURS else _as_document(item, place)
+        for place, item in enumerate(value)
+    ]
 
 
 def _as_document(item: Any, position: int) -> Any:
@@ -231,9 +237,16 @@ def _as_document(item: Any, position: int) -> Any:
 
 def _as_tools(value: Any) -> Any:
     """``tools`` with instances of pydantic classes as dicts."""
-    if not is_list(value):
+    if value is None or not is_list(value):
         return value
-    return [_as_wire(item, f"tools[{position}]") for position, item in enumerate(value)]
+    return [
+        item if item.__class__ in _OURS else _as_wire(item, f"tools[{place}]")
+        for place, item in enumerate(value)
+    ]
+
+
+_OURS = frozenset({dict, str, Document, Tool})
+"""Classes that no pydantic class is."""
 
 
 def _as_wire(value: Any, path: str) -> Any:
@@ -243,26 +256,31 @@ def _as_wire(value: Any, path: str) -> Any:
 
 
 def _as_citation_options(value: Any) -> Any:
-    return _as_wire(value, "citation_options")
+    return None if value is None else _as_wire(value, "citation_options")
 
 
 def _as_response_format(value: Any) -> Any:
-    return _as_wire(value, "response_format")
+    return None if value is None else _as_wire(value, "response_format")
 
 
 def _as_thinking(value: Any) -> Any:
-    return _as_wire(value, "thinking")
+    return None if value is None else _as_wire(value, "thinking")
 
 
 def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     for position, item in _items(field.name, value):
+        function = item.get("function") if item.__class__ is dict else None
+        if function.__class__ is dict and function.get("name").__class__ is str:
+            continue  # as most are
         if isinstance(item, Tool):
             continue
         if not is_mapping(item):
             raise TypeError(
                 f"{field.name}[{position}] must be a dict or a Tool, not {type(item).__name__}"
             )
-        function = _as_wire(item.get("function"), f"{field.name}[{position}]['function']")
+        function = item.get("function")
+        if function.__class__ is not dict:
+            function = _as_wire(function, f"{field.name}[{position}]['function']")
         if isinstance(function, FunctionSpec):
             continue
         if not is_mapping(function) or not isinstance(function.get("name"), str):
@@ -331,38 +349,42 @@ def plain_messages(messages: Any) -> tuple[dict[str, Any], ...]:
     if isinstance(messages, str):
         if not messages:
             raise ValueError("messages is an empty str: there is nothing to ask")
-        messages = [UserMessage(messages)]
+        messages = [{"role": "user", "content": messages}]
     if not is_list(messages):
         raise TypeError(
             f"messages must be a str or a list of messages, not {type(messages).__name__}"
         )
     if not messages:
         raise ValueError("messages is an empty list: there is nothing to ask")
-    plain: list[dict[str, Any]] = []
-    for message in messages:
-        copy = _usual_message(message)
-        if copy is None:
-            copy = plain_message(message, f"messages[{len(plain)}]")
-        plain.append(copy)
-    return tuple(plain)
-
-
-def _usual_message(message: Any) -> dict[str, Any] | None:
-    """What :func:`plain_message` returns for a plain dict that is what most messages are; else ``None``."""
-    if type(message) is not dict:
-        return None
-    role, content = message.get("role"), message.get("content")
-    required = _REQUIRED_KEYS.get(role) if type(role) is str else None
-    if required is None or not (content is None or type(content) is str or type(content) is list):
-        return None
-    for key in required:
-        if key not in message:
-            return None
     try:
-        plain: dict[str, Any] = to_plain(message, levels=MAX_DEPTH, omit_none=True)
-    except (TypeError, ValueError):
-        return None  # the long way says where
-    return plain
+        return tuple([_usual_message(message) for message in messages])
+    except Exception:  # noqa: BLE001, S110  # values may have methods of the caller's
+        pass  # the long way takes more, and says what is wrong where
+    return tuple(
+        [plain_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
+    )
+
+
+def _usual_message(message: Any) -> dict[str, Any]:
+    """What :func:`plain_message` returns for what most messages are.
+
+    Raises:
+        Exception: of any kind; it is something else, or :func:`plain_message` raises.
+    """
+    cls = message.__class__
+    if cls is not dict and cls not in _MESSAGE_CLASSES:
+        raise TypeError
+    content = message.get("content") if cls is dict else message.content
+    if not (content is None or content.__class__ is str or content.__class__ is list):
+        raise TypeError
+    plain: dict[str, Any] = copied(message, MAX_DEPTH, True)
+    for key in _REQUIRED_KEYS[plain["role"]]:
+        if key not in plain:
+            raise ValueError
+    return plain if cls is dict else {"role": plain["role"], **plain}
+
+
+_MESSAGE_CLASSES = frozenset({SystemMessage, UserMessage, AssistantMessage, ToolMessage})
 
 
 def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[str, Any]:
