@@ -94,7 +94,7 @@ class ChatStream(Listeners, AsyncOnly):
         self._plan = plan
         self._dispatcher: Dispatcher | None = None  # its own; few streams have one
         self._source = Source(plan)
-        self._read: Callable[[Any], Event | None] = self._source.reader.read
+        self._read: Callable[[Any], Event | None] = _as_it_is  # until there is a reader
         # How it ended: the answer, or why there is none. ``None`` while it has not.
         self._outcome: ChatResponse | Exception | None = None
         self._pending: Sequence[Item] | None = None
