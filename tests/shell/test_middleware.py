@@ -1073,3 +1073,23 @@ def test_send_is_documented_by_its_signature() -> None:
 
     client.chat_stream("Hi")
     assert signatures == [list(inspect.signature(Send.__call__).parameters)[1:]]
+
+
+@pytest.mark.parametrize(
+    "wrong", [float("nan"), b"bytes", object(), "\ud800", {1: "one"}, {"a": {2}}]
+)
+@pytest.mark.parametrize("evolves", [False, True])
+async def test_what_middleware_puts_into_a_message_is_checked_again(
+    wrong: Any, evolves: bool
+) -> None:
+    """Never null or base64 on the wire, whether the request is sent on as it is or as another one."""
+    client, transport = client_over(Answer(body(plain())))
+
+    @client.middleware
+    def careless(request: ChatRequest, send: Send) -> ChatStream:
+        request.messages[0]["content"] = wrong
+        return send(attrs.evolve(request, max_tokens=5) if evolves else request)
+
+    with pytest.raises((TypeError, ValueError), match="messages"):
+        client.chat_stream([{"role": "user", "content": "Hi"}])
+    assert transport.requests == []
