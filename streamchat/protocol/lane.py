@@ -25,9 +25,10 @@ from streamchat.protocol.errors import DecodeError, GenerationError
 from streamchat.protocol.events import ContentDelta, Event, ToolCallDelta, ToolPlanDelta
 from streamchat.protocol.sse import FrameDecoder
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "decode_string"]
 
-_decode_string = msgspec.json.Decoder(str).decode
+decode_string = msgspec.json.Decoder(str).decode
+"""A JSON string, quotes included."""
 _decode_strings = msgspec.json.Decoder(list[str]).decode
 _PROBE = b"\xe2\x90\xa3 probe \xe2\x90\xa3"
 _MAX_AROUND = 512
@@ -57,7 +58,8 @@ class Lane:
     make: Callable[[str], Event]
     """The delta with this text."""
     _suffix_and_blank: bytes
-    _around: int
+    around: int
+    """Bytes of the prefix and the suffix."""
 
     @staticmethod
     def find(
@@ -89,20 +91,16 @@ class Lane:
                 return lane, tried
         return None, tried
 
-    def read_block(self, block: bytes) -> str | None:
-        """The text, if the block is of the lane; ``None`` if not, or if what it holds is no string.
-
-        The full way says what is wrong with it then.
-        """
-        return _text(block, self.prefix, self.suffix, self._around)
-
     def read_chunk(self, chunk: bytes) -> str | None:
-        """The text, if the chunk is one block of the lane and its blank line; else ``None``."""
-        return _text(chunk, self.prefix, self._suffix_and_blank, self._around + 2)
+        """The text, if the chunk is one block of the lane and its blank line; else ``None``.
+
+        Also if what the block holds is not a JSON string: the full way says what is wrong with it.
+        """
+        return _text(chunk, self.prefix, self._suffix_and_blank, self.around + 2)
 
     def read_run(self, blocks: bytes) -> list[str] | None:
         """The texts, if the blocks, a blank line between two, are several and all of the lane."""
-        around, prefix = self._around, self.prefix
+        around, prefix = self.around, self.prefix
         if len(blocks) < 2 * around or not blocks.startswith(prefix):
             return None  # most often seen without looking at each block
         strings = [
@@ -117,7 +115,7 @@ class Lane:
             return None
         try:
             if joined.find(b'\\"') >= 0:
-                return [_decode_string(b'"' + string + b'"') for string in strings]
+                return [decode_string(b'"' + string + b'"') for string in strings]
             # Without an escaped quote every quote begins or ends a string. As many strings as there
             # are pieces: so no piece has one in it, and none a line end, which only stands outside.
             texts = _decode_strings(b'["' + joined + b'"]')
@@ -132,7 +130,7 @@ def _text(block: bytes, prefix: bytes, suffix: bytes, around: int) -> str | None
     if len(block) - len(string) != around:
         return None
     try:
-        return _decode_string(b'"' + string + b'"')
+        return decode_string(b'"' + string + b'"')
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

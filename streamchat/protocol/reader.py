@@ -11,6 +11,8 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from operator import length_hint
 from typing import cast
 
+import msgspec
+
 from streamchat.protocol.accumulator import Accumulator
 from streamchat.protocol.codec import decode_events, is_answer_event, is_terminator
 from streamchat.protocol.errors import DecodeError, FrameTooLargeError, GenerationError
@@ -26,7 +28,7 @@ from streamchat.protocol.events import (
 )
 from streamchat.protocol.from_json import KNOWN_TYPES
 from streamchat.protocol.json_lines import LineDecoder
-from streamchat.protocol.lane import Lane
+from streamchat.protocol.lane import Lane, decode_string
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES, Frame, FrameDecoder
 
@@ -165,11 +167,19 @@ class EventReader:
             GenerationError: the block is an error event.
         """
         if not isinstance(item, str):
-            # Events, of a block that had several, come directly behind it: the lane was left there.
-            text = None if self._lane is None else self._lane.read_block(cast("bytes", item))
-            if text is None:
+            lane = self._lane
+            if lane is None:
                 return self._read_fully(item)
-            item = text
+            # As Lane.read_chunk() does it; two calls less are a fifth of an event's time. (Events, of a
+            # block that had several, come directly behind it, and the lane was left there.)
+            block = cast("bytes", item)
+            string = block.removeprefix(lane.prefix).removesuffix(lane.suffix)
+            if len(block) - len(string) != lane.around:
+                return self._read_fully(item)
+            try:
+                item = decode_string(b'"' + string + b'"')
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return self._read_fully(block)
         self._pieces.append(item)
         return self._make(item)
 
