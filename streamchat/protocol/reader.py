@@ -172,7 +172,7 @@ class EventReader:
                 return self._read_fully(item)
             # As Lane.read_chunk() does it; two calls less are a fifth of an event's time. (Events, of a
             # block that had several, come directly behind it, and the lane was left there.)
-            block = cast("bytes", item)
+            block: bytes = item  # type: ignore[assignment]  # cast() is a call
             string = block.removeprefix(lane.prefix).removesuffix(lane.suffix)
             if len(block) - len(string) != lane.around:
                 return self._read_fully(item)
