@@ -32,7 +32,7 @@ from benchmarks.harness import (
     spread,
     write_results,
 )
-from benchmarks.opening_clients import BY_HAND, OURS, shortest
+from benchmarks.opening_clients import BY_HAND, OURS, TUNED, shortest
 
 CLIENTS = (BY_HAND, OURS)
 LOOPS = ("asyncio", "uvloop")
@@ -56,7 +56,8 @@ POST_HEAD = (
 )
 WAIT_HEAD = ("a waiting stream", "loop", "wire", "tasks", "timers", "tracked objects", "KiB")
 STORM_HEAD = (
-    *("streams", "events", "loop", "bytes loop", "streamchat", "x bytes loop", "budget"),
+    *("streams", "events", "loop", "bytes loop", "streamchat", "tuned collector"),
+    *("x bytes loop", "budget"),
     *("peak KiB each", "bytes loop's", "first event after 10 s", "lost"),
 )
 
@@ -137,11 +138,16 @@ def _run(far: Far, measure: str, loop: str, name: str, count: int) -> dict[str, 
 
 
 def _rounds(
-    far: Far, measure: str, loop: str, count: int, rounds: int
+    far: Far,
+    measure: str,
+    loop: str,
+    count: int,
+    rounds: int,
+    clients: Sequence[str] = CLIENTS,
 ) -> list[dict[str, dict[str, Any]]]:
-    """Both clients, round by round."""
+    """All clients, round by round."""
     found = [
-        {name: _run(far, measure, loop, name, count) for name in in_turns(CLIENTS, round_)}
+        {name: _run(far, measure, loop, name, count) for name in in_turns(clients, round_)}
         for round_ in range(rounds)
     ]
     print(f"done: {measure}, {loop}, {far.url.partition(':')[0]}", flush=True)
@@ -218,7 +224,8 @@ def _wait_row(found: dict[str, Any]) -> list[str]:
 
 def _storm(far: Far, loop: str, what: str, options: argparse.Namespace) -> dict[str, Any]:
     streams, _, events = what.partition("x")
-    rounds = _rounds(far, f"storm-{events}", loop, int(streams), options.rounds)
+    clients = (*CLIENTS, TUNED)
+    rounds = _rounds(far, f"storm-{events}", loop, int(streams), options.rounds, clients)
 
     def median(name: str, figure: str) -> float:
         return float(statistics.median(each[name][figure] for each in rounds))
@@ -234,7 +241,7 @@ def _storm(far: Far, loop: str, what: str, options: argparse.Namespace) -> dict[
         "streams": int(streams),
         "events": int(events),
         "loop": loop,
-        "cpu_s": {name: median(name, "cpu_s") for name in CLIENTS},
+        "cpu_s": {name: median(name, "cpu_s") for name in clients},
         "ratio": statistics.median(ratios) if ratios else None,
         "spread": spread(ratios) if ratios else None,
         "kib": {name: median(name, "kib_per_stream") for name in CLIENTS},
@@ -256,7 +263,7 @@ def _storm_row(found: dict[str, Any]) -> list[str]:
         f"{found['streams']:,}",
         str(found["events"]),
         found["loop"],
-        *(f"{found['cpu_s'][name]:.2f} s" for name in CLIENTS),
+        *(f"{seconds:.2f} s" for seconds in found["cpu_s"].values()),
         "streams lost" if found["ratio"] is None else f"{found['ratio']:.2f}",
         allowed,
         f"{found['kib'][OURS]:.1f}",
