@@ -219,6 +219,11 @@ class ChatStream(Listeners, AsyncOnly):
                     return event
                 else:
                     if not self._is_flowing or self._source.reader.is_over:
+                        if self._is_new:
+                            # Not in _more: three coroutines less for each stream that waits here.
+                            self._busy = True
+                            self._take(await self._source.open())
+                            self._busy = False
                         if not await self._more():
                             break
                     else:
@@ -260,10 +265,10 @@ class ChatStream(Listeners, AsyncOnly):
         """Send the request and wait for its first event."""
         if self._busy:
             raise two_consumers()
-        if self._outcome is None and self._pending is None and not self._source.attempts:
+        if self._is_new:
             self._busy = True
             try:
-                await self._open()
+                self._take(await self._source.open())
             except BaseException as error:
                 await self._fail(error)  # no handler has been called
                 raise
@@ -382,8 +387,8 @@ class ChatStream(Listeners, AsyncOnly):
                 # Nothing more comes; an end without an error would look like a short answer.
                 raise copy.copy(self._outcome)
             return ()
-        if not source.attempts:
-            await self._open()
+        if self._is_new:
+            self._take(await source.open())
         if self._pending is not None:
             self._route()
             blocks, self._pending = self._pending, None
@@ -440,8 +445,14 @@ class ChatStream(Listeners, AsyncOnly):
             self._blocks = iter([*several, *self._blocks])
         return True
 
-    async def _open(self) -> None:
-        self._pending = await self._source.open()
+    @property
+    def _is_new(self) -> bool:
+        """Whether the request has not been sent yet."""
+        return not self._source.attempts and self._outcome is None
+
+    def _take(self, first: Sequence[Item]) -> None:
+        """Take what opening has brought."""
+        self._pending = first
         self._read = self._source.reader.read
 
     async def _ended(self) -> bool:
