@@ -70,12 +70,11 @@ async def _session(stack: AsyncExitStack) -> Any:
     return await stack.enter_async_context(paced._session(aiohttp))
 
 
-async def _client(stack: AsyncExitStack, url: str, connect: float = 10.0) -> Any:
-    """Ours, with one async handler."""
+async def _client(stack: AsyncExitStack, url: str) -> Any:
+    """Ours, with one async handler and the default limits."""
     import streamchat as sc
 
-    timeout = sc.Timeout(connect=connect)
-    client = await stack.enter_async_context(sc.Client(base_url=url, model="m", timeout=timeout))
+    client = await stack.enter_async_context(sc.Client(base_url=url, model="m"))
     client.on_content_delta(ignore)
     return client
 
@@ -261,8 +260,7 @@ async def _reader(
             return found == size
 
         return by_hand
-    # The default of 10 s includes waiting for the loop, which all the others keep busy.
-    client = await _client(stack, url, PATIENCE)
+    client = await _client(stack, url)
 
     async def ours() -> bool:
         stream = client.chat_stream("Hi")

@@ -69,7 +69,8 @@ class Timeout(FrozenRecord):
     """
 
     connect: float | None = attrs.field(default=10.0, validator=_seconds)
-    """For name, TCP and TLS together."""
+    """For name, TCP and TLS together. Of a stall of the event loop a tenth of the limit counts at most:
+    a connection that stands already is no failure of the server."""
     first_event: float | None = attrs.field(default=120.0, validator=_seconds)
     """From the request to the first event, for each attempt. Not retried: the server may have begun
     to work, and a recorded answer took 72 s to its headers."""

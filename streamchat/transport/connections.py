@@ -20,6 +20,8 @@ from aiohttp import hdrs, http_parser
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
+from streamchat.transport.patience import PatientTimeout
+
 __all__ = [
     "ConnectionUse",
     "Connector",
@@ -76,6 +78,8 @@ class RequestTimeout(aiohttp.ClientTimeout):
         return timeout
 
 
+_NO_LIMITS = aiohttp.ClientTimeout(total=None)
+"""For the parts of a connection: the limit is that of all of them together."""
 _queueing: ContextVar[ConnectionUse | None] = ContextVar("streamchat_queueing", default=None)
 
 
@@ -137,11 +141,10 @@ class Connector(aiohttp.TCPConnector):
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
         """A new connection, name resolution included: aiohttp's own limit begins after it."""
-        seconds = timeout.sock_connect
-        scope = asyncio.timeout(seconds)
+        scope = PatientTimeout(timeout.sock_connect)
         try:
             async with scope:
-                return await super()._create_connection(req, traces, timeout)
+                return await super()._create_connection(req, traces, _NO_LIMITS)
         except TimeoutError:
             if not scope.expired():
                 raise
