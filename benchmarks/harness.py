@@ -4,7 +4,7 @@ Every figure is CPU time of a fresh client process (``time.process_time``), so t
 not count. Contestants alternate round by round, and only ratios inside one round are compared:
 machines are noisy, ratios are not. Each measured process first frees an 8 MiB buffer, because
 asyncio's 256 KiB receive buffer is otherwise mapped afresh at each read, which hides what is
-compared (design.md 6).
+compared.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ SPARE_FILES = 64
 MEMORY_FROM = 1000
 """Of fewer streams the text and the noted times of so many events weigh more than they do themselves."""
 BUDGETS = {3000: "1.20 x, 18 KiB", 10_000: "1.50 x"}
-"""Of design.md 6: so many times the bytes loop's CPU, and so much memory for each stream."""
+"""Budgets: so many times the bytes loop's CPU, and so much memory for each stream."""
 HEAD = (
     *("streams", "an event each", "loop", "client", "core busy", "us an event", "x bytes loop"),
     *(

@@ -35,7 +35,7 @@ BUDGETS = {
     ("asyncio", "plain", "paced"): ("bytes loop", 1.15),
     ("uvloop", "plain", "paced"): ("bytes loop", 1.25),
 }
-"""Of design.md 6: beside whom, and how many times its cost at most."""
+"""Budgets: beside whom, and how many times its cost at most."""
 
 
 def main() -> None:

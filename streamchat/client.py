@@ -497,7 +497,7 @@ class Client(Listeners, AsyncContext):
         """An answer as a value of a type: ``order = await client.parse("...", into=Order)``.
 
         The type's JSON Schema is sent as ``response_format``. If no message says JSON, a system line
-        does, because a model may otherwise write on until its tokens are used up (protocol.md 2.6).
+        does, because a model may otherwise write on until its tokens are used up.
 
         Args:
             messages: as for :meth:`chat_stream`.
@@ -798,7 +798,7 @@ def _instance(name: str, value: Any, cls: type[Any], default: Any) -> Any:
 def _request_headers(
     key: Secret | None, client_name: str | None, extra: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Headers of every request (protocol.md 1.2; faults.md 8)."""
+    """Headers of every request of this client, over which those of the caller go."""
     headers = {
         "Accept": "text/event-stream",
         # Nothing to gain for small events, and a cut gzip stream ends without an error (F60).
@@ -891,7 +891,7 @@ _NOT_IN_HOSTS = re.compile(r"[\x00-\x20\x7f\s#%*/<>?@\[\\\]^|]")
 
 def _is_disguised_address(host: str) -> bool:
     """Whether a resolver would read it as an IPv4 address although it is not written as one: a
-    number, hexadecimal, octal or with parts left out (faults.md F12)."""
+    number, hexadecimal, octal or with parts left out"""
     last = unicodedata.normalize("NFKC", host).rstrip(".").rpartition(".")[2]
     if not re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]*", last, re.ASCII):
         return False

@@ -1,6 +1,6 @@
 """``Conversation``: turns kept, trimmed, saved as JSON and taken up again; no I/O, no waiting.
 
-Turns are stored as checked, wire-shaped plain dicts (protocol.md 2.2), whatever they were given as:
+Turns are stored as checked, wire-shaped plain dicts, whatever they were given as:
 that is what a request sends and what JSON can say, so nothing changes on the way to a database.
 """
 

@@ -326,7 +326,7 @@ _BUILDERS: Mapping[type[msgspec.Struct], Callable[[Any], Event]] = {
 
 
 def encode_event(event: Event) -> Frame:
-    """The frame that says this event, in the recorded order of keys (recordings, section 2).
+    """The frame that says this event, with its keys in the order of recorded answers.
 
     ``decode_event(encode_event(event)) == event``. What the accumulator added is not encoded.
 

@@ -1,6 +1,6 @@
 """One class for each event of a Chat v2 stream, and their union; imports the vocabulary only.
 
-Source: protocol.md 3.3. Two spellings of the same thing:
+Two spellings of the same thing:
 
 * the flat one, which is stored: ``event.text``;
 * the wire's, which is built when read: ``event.delta.message.content.text``.

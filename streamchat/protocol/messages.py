@@ -1,7 +1,7 @@
 """The vocabulary of Chat v2: messages, content, tools, documents, citations, usage.
 
-Source: protocol.md 2.2 to 2.4 (what we send) and 4 (what comes back). Each field's docstring names
-its JSON path inside the object. Text is always ``str`` and lists are always lists: an absent field
+Requests send them and answers bring them. Each field's docstring names its JSON path inside the
+object. Text is always ``str`` and lists are always lists: an absent field
 has its empty default here and is absent again when written (:func:`streamchat.protocol.plain
 .as_dict`). All classes are attrs, compared by value, and treated as immutable; the ``repr`` of what
 is sent shows its size, not its words.
@@ -177,7 +177,7 @@ class ToolCall(Record):
 
     @property
     def parsed(self) -> dict[str, Any]:
-        """The arguments as a dict; ``""`` and ``"null"`` are ``{}`` (protocol.md 4).
+        """The arguments as a dict; ``""`` and ``"null"`` are ``{}``.
 
         Raises:
             ToolArgumentsError: the text is not JSON, or not an object. It has the raw text.
@@ -232,7 +232,7 @@ class Source(Record):
 
 @attrs.define(eq=False, repr=False)
 class Citation(Record):
-    """A piece of the answer and what supports it (protocol.md 3.3, citation-start)."""
+    """A piece of the answer and what supports it."""
 
     start: int
     """``start``: first code point cited, counted from the start of the cited block."""

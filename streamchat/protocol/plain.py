@@ -320,7 +320,7 @@ def _through_text(write: Callable[..., str], value: Any, **options: bool) -> Any
 def as_dict(instance: Any) -> dict[str, Any]:
     """The wire's fields of an attrs object, one level deep, in wire order.
 
-    Left out: what equals its default (the wire sends no empty fields, protocol.md 4), private
+    Left out: what equals its default (the wire sends no empty fields), private
     fields, and the field named ``extra``, whose keys stand beside the others. Always kept: the
     discriminators ``type`` and ``role`` unless they are ``None``.
     """
@@ -533,7 +533,7 @@ def _parse_float(text: str) -> float:
 
 
 def repair_surrogates(text: str) -> str:
-    """Join surrogate halves into characters; a half alone becomes U+FFFD (faults.md F76)."""
+    """Join surrogate halves into characters; a half alone becomes U+FFFD."""
     if text.isascii():
         return text
     repaired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -1,6 +1,6 @@
 """What is asked: ``ChatRequest`` with every body field of Chat v2; imports the vocabulary only.
 
-Source: protocol.md 2. What the server would certainly refuse is refused here, before a byte is
+What the server would certainly refuse is refused here, before a byte is
 sent, by a ``TypeError`` or ``ValueError`` that names the argument. What only the server can judge
 (whether a tool message answers a call, whether the model takes images) is left to it.
 """
@@ -71,7 +71,7 @@ _REQUIRED_KEYS: Mapping[str, tuple[str, ...]] = {
     "assistant": (),
     "tool": ("tool_call_id", "content"),
 }
-"""The roles, and what a message of each must have (protocol.md 2.2)."""
+"""The roles, and what a message of each must have."""
 
 MAX_STOP_SEQUENCES = 5
 MAX_SEED = 2**64 - 1
@@ -388,7 +388,7 @@ _MESSAGE_CLASSES = frozenset({SystemMessage, UserMessage, AssistantMessage, Tool
 
 
 def plain_message(message: Any, path: str, *, levels: int = MAX_DEPTH) -> dict[str, Any]:
-    """One turn as a wire-shaped dict of our own (protocol.md 2.2).
+    """One turn as a wire-shaped dict of our own.
 
     Args:
         message: see :data:`AnyMessage`.
