@@ -510,7 +510,7 @@ class Handler:
                 is_plain = inspect.isfunction(inspect.getattr_static(cls, name))
                 called = functools.partial(value, None) if is_plain else value
                 takes = "error" if name == "on_error" else "event"
-                takes_context(called, f"handler {name_of(value)}", takes)
+                takes_context(called, "handler", takes)
         cls.handled = tuple(names)
 
 

@@ -22,6 +22,8 @@ __all__ = [
 
 def name_of(function: Any) -> str:
     """How an error names a function."""
+    while isinstance(function, functools.partial) and not hasattr(function, "__qualname__"):
+        function = function.func
     return getattr(function, "__qualname__", None) or repr(function)
 
 

@@ -18,6 +18,10 @@ from streamchat.protocol.spans import CitedKind, CitedSpan, cited_spans
 __all__ = ["ChatResponse"]
 
 
+_SHOWN = 60
+"""Characters of an answer that its ``repr`` shows."""
+
+
 @attrs.define(eq=False, repr=False)
 class ChatResponse(Record):
     """An answer in the shape of the unary API, complete or as far as it came.
@@ -40,6 +44,29 @@ class ChatResponse(Record):
     """``delta.error`` of a failed ``message-end``; not part of :meth:`to_dict`."""
     error_type: str | None = attrs.field(default=None)
     """``delta.error_type`` of a failed ``message-end``; not part of :meth:`to_dict`."""
+
+    def __repr__(self) -> str:
+        # Short, for notebooks and logs: an answer may be pages long. to_dict() has all of it.
+        text = self.text
+        shown = (
+            repr(text)
+            if len(text) <= _SHOWN
+            else f"{text[:_SHOWN]!r}... ({len(text):,} characters)"
+        )
+        counts = [
+            f"{name}={len(found)}"
+            for name, found in (("tool_calls", self.tool_calls), ("citations", self.citations))
+            if found
+        ]
+        return " ".join(
+            [
+                "<ChatResponse",
+                shown,
+                *counts,
+                f"finish_reason={self.finish_reason!r}",
+                f"id={self.id!r}>",
+            ]
+        )
 
     @property
     def text(self) -> str:

@@ -133,3 +133,18 @@ def test_missing_counts_are_none(nothing: dict[str, Any]) -> None:
     usage = decode_response({"finish_reason": "ERROR", "usage": nothing}).usage
     assert Usage() == usage
     assert usage.billed_units.search_units is None
+
+
+def test_the_repr_is_short_however_long_the_answer_is() -> None:
+    """For notebooks and logs: the beginning, the numbers of the rest, how it ended."""
+    call = ToolCall("t_1", ToolCallFunction("t", "{}"))
+    answer = ChatResponse(
+        "a1",
+        AssistantMessage([TextContent("word " * 2_000)], tool_calls=[call, call]),
+        "COMPLETE",
+    )
+    assert repr(answer) == (
+        f"<ChatResponse {('word ' * 12)!r}... (10,000 characters) tool_calls=2 "
+        "finish_reason='COMPLETE' id='a1'>"
+    )
+    assert repr(ChatResponse()) == "<ChatResponse '' finish_reason=None id=''>"
