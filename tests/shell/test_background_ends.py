@@ -1,0 +1,393 @@
+"""How background handlers end: failures, cancellations, closes and garbage; on a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Any
+
+import pytest
+
+from streamchat import (
+    ChatStream,
+    ContentDelta,
+    ContentEnd,
+    ContentStart,
+    Context,
+    Event,
+    MessageEnd,
+    MessageStart,
+    StepEnd,
+    StreamChatError,
+    ToolResult,
+    TransportError,
+)
+from tests.fakes import Answer, make_stream
+from tests.frames import body, pieces, plain, tools
+from tests.shell.test_background import Log, background_tasks, now, paced, with_handler
+from tests.shell.test_middleware import client_over
+from tests.virtual import run_virtual
+
+ONE_CALL = [e for e in tools() if getattr(e, "index", 0) == 0 or isinstance(e, MessageEnd)]
+"""The events of an answer that calls one tool."""
+
+
+def weather(city: str) -> str:
+    "Weather."
+    return "sunny"
+
+
+class Exit(BaseException):
+    """Like pytest's ``Failed``: no ``Exception``."""
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fails_at", ["a", "b"])
+async def test_a_base_exception_stops_the_stream_and_is_raised_unchanged(fails_at: str) -> None:
+    told: list[Exception] = []
+
+    async def fails(event: ContentDelta) -> None:
+        if event.text == fails_at:
+            raise Exit
+
+    stream = with_handler(paced(plain("a", "b"), 1.0), fails, background=True)
+    stream.on_error()(lambda error: told.append(error))
+    with pytest.raises(Exit):
+        await stream
+    assert not told and not background_tasks()
+    with pytest.raises(TransportError, match="stopped by Exit"):
+        await stream
+
+
+async def test_a_base_exception_of_an_on_error_handler_is_raised_too() -> None:
+    stream = with_handler(paced(plain("a", "b"), 1.0), Log(fails_at="b"), background=True)
+
+    @stream.on_error()
+    async def leaves(error: Exception) -> None:
+        raise Exit
+
+    with pytest.raises(Exit):
+        await stream
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_loop_ends_it_and_logs_nothing(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(event: ContentDelta) -> None:
+        raise kind
+
+    async def main() -> None:
+        await with_handler(paced(plain("a", "b"), 1.0), fails, background=True)
+
+    with pytest.raises(kind):
+        run_virtual(main())
+    gc.collect()
+    assert not caplog.records
+
+
+async def test_a_failure_of_a_run_that_is_a_base_exception_is_raised() -> None:
+    client, _ = client_over(Answer(body(ONE_CALL)), Answer(body(plain("Sunny"))))
+    run = client.run_tools("Hi", tools=[weather])
+
+    @run.on_tool_result(background=True)
+    async def fails(event: Any) -> None:
+        raise Exit
+
+    with pytest.raises(Exit):
+        await run
+    assert not background_tasks()
+
+
+async def test_a_failure_after_the_raised_one_is_named() -> None:
+    """It comes while the stream waits for the other handlers."""
+    stream = make_stream(Answer(*pieces(plain("a", "b"))[:4], 1000.0))
+    stream.on_content_delta(background=True)(Log(fails_at="a"))
+
+    @stream.on_content_delta(background=True)
+    async def later(event: ContentDelta) -> None:
+        await asyncio.sleep(1)
+        raise LookupError("later")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        await stream
+    assert "a background handler raised LookupError too" in caught.value.__notes__
+
+
+async def test_a_handler_that_fails_beside_a_background_handler_is_named() -> None:
+    stream = make_stream(Answer(body(plain("a", "b"))))
+    stream.on_content_delta(background=True)(Log(fails_at="a"))
+
+    @stream.on_content_delta
+    async def beside(event: ContentDelta) -> None:
+        await asyncio.sleep(1)
+        raise LookupError("beside")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        await stream
+    assert any("LookupError" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0], ids=["before", "while closing"])
+async def test_leaving_a_stream_with_an_error_keeps_that_error(seconds: float) -> None:
+    async def fails(event: ContentDelta) -> None:
+        await asyncio.sleep(seconds)
+        raise ValueError("mine")
+
+    with pytest.raises(LookupError, match="body") as caught:
+        async with with_handler(paced(plain("a", "b"), 1.0), fails, background=True) as stream:
+            async for event in stream:
+                if isinstance(event, ContentDelta):
+                    await asyncio.sleep(0.1)
+                    raise LookupError("body")
+    assert any("background handler" in n and "ValueError" in n for n in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0], ids=["before", "while closing"])
+@pytest.mark.parametrize("fails_at", ["content-delta", "tool-result", "step-end"])
+async def test_leaving_a_run_with_an_error_keeps_that_error(fails_at: str, seconds: float) -> None:
+    client, _ = client_over(Answer(body(ONE_CALL)), Answer(body(plain("Sunny", "!"))))
+    run = client.run_tools("Hi", tools=[weather])
+
+    @run.on(ContentDelta, ToolResult, StepEnd)(background=True)
+    async def fails(event: Any) -> None:
+        await asyncio.sleep(seconds)
+        if event.type == fails_at:
+            raise ValueError("mine")
+
+    with pytest.raises(LookupError, match="body") as caught:
+        async with run:
+            async for event in run:
+                if event.type == fails_at:
+                    await asyncio.sleep(0.1)
+                    raise LookupError("body")
+    assert any("background handler" in n and "ValueError" in n for n in caught.value.__notes__)
+    assert not background_tasks()
+
+
+# --- leaving early -------------------------------------------------------------------------------
+
+
+async def test_leaving_a_generator_around_a_stream_brings_what_waits() -> None:
+    log = Log(1.0)
+
+    async def texts() -> AsyncGenerator[str, None]:
+        async with with_handler(Answer(body(plain("a", "b", "c"))), log, background=True) as stream:
+            async for piece in stream.text():
+                yield piece
+
+    async with aclosing(texts()) as given:
+        async for piece in given:
+            if piece == "b":
+                break
+    assert log.texts == ["a", "b"] and log.ended == 2 and not background_tasks()
+
+
+async def test_leaving_a_run_early_brings_what_waits() -> None:
+    log = Log(1.0)
+    client, _ = client_over(Answer(body(plain("a", "b", "c"))))
+    async with client.run_tools("Hi", tools=[weather]) as run:
+        run.on_content_delta(background=True)(log)
+        async for event in run:
+            if isinstance(event, ContentDelta) and event.text == "b":
+                break
+    assert log.texts == ["a", "b"] and log.ended == 2 and not background_tasks()
+
+
+async def test_leaving_a_run_early_raises_what_its_handlers_raise_then() -> None:
+    client, _ = client_over(Answer(body(plain("a", "b", "c"))))
+    run = client.run_tools("Hi", tools=[weather])
+    run.on_content_delta(background=True)(Log(1.0, fails_at="b"))
+    with pytest.raises(ValueError, match="mine"):
+        async with run:
+            async for event in run:
+                if isinstance(event, ContentDelta) and event.text == "b":
+                    break
+    assert not background_tasks()
+
+
+async def test_closed_while_the_queue_is_full_the_last_event_is_received_too() -> None:
+    """The handler is woken with room before the stream puts the event in that it waits with."""
+    received: list[str] = []
+    release = asyncio.Event()
+
+    async def handler(event: ContentDelta) -> None:
+        if not received:
+            await release.wait()
+        received.append(event.text)
+
+    stream = with_handler(
+        Answer(body(plain("a", "b", "c", "d"))), handler, background=True, max_queue=1
+    )
+    handed_out: list[str] = []
+
+    async def consume() -> None:
+        async for piece in stream.text():
+            handed_out.append(piece)
+
+    consumer = asyncio.ensure_future(consume())
+    await asyncio.sleep(1)
+    closing = asyncio.ensure_future(stream.aclose())
+    await asyncio.sleep(1)
+    release.set()
+    await closing
+    with pytest.raises(TransportError, match="closed"):
+        await consumer
+    assert received == handed_out
+
+
+@pytest.mark.parametrize("wrap", ["wait_for", "shield", "task", "gather"])
+async def test_a_handler_may_close_its_stream_in_a_task_of_its_own(wrap: str) -> None:
+    async def closes(event: ContentDelta, ctx: Context) -> None:
+        closing = ctx.stream.aclose()
+        if wrap == "wait_for":
+            await asyncio.wait_for(closing, 100)
+        elif wrap == "shield":
+            await asyncio.shield(closing)
+        elif wrap == "task":
+            await asyncio.ensure_future(closing)
+        else:
+            await asyncio.gather(closing)
+
+    stream = make_stream(paced(plain("a", "b", "c"), 1.0))
+    stream.on_content_delta(background=True)(closes)
+    stream.on_content_delta(background=True)(closes)
+    with pytest.raises(TransportError, match="closed"):
+        async with asyncio.timeout(50):
+            await stream
+    assert now() < 50 and not background_tasks()
+
+
+# --- cancellation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["handler", "on_error"])
+async def test_a_handler_that_swallows_its_cancellation_gets_no_further_event(where: str) -> None:
+    received: list[str] = []
+
+    async def stubborn(event: Any) -> bool:
+        if isinstance(event, ContentDelta):
+            received.append(event.text)
+            if where == "on_error":
+                raise ValueError("mine")
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+        return True
+
+    stream = with_handler(paced(plain("a", "b", "c"), 0.1), stubborn, background=True)
+    stream.on_error()(stubborn)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await stream
+    assert now() == pytest.approx(5) and received == ["a"] and not background_tasks()
+
+
+async def test_cancelled_twice_it_waits_no_longer() -> None:
+    async def stubborn(event: ContentDelta) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+        await asyncio.sleep(1000)
+
+    stream = with_handler(paced(plain("a"), 0.1), stubborn, background=True)
+
+    async def run() -> Any:
+        return await stream
+
+    running = asyncio.ensure_future(run())
+    await asyncio.sleep(5)
+    running.cancel()
+    await asyncio.sleep(5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert now() == pytest.approx(10)
+    for task in background_tasks():
+        task.cancel()
+    await asyncio.gather(*background_tasks(), return_exceptions=True)
+
+
+# --- every= --------------------------------------------------------------------------------------
+
+
+def is_delta(event: Event) -> bool:
+    return isinstance(event, ContentDelta)
+
+
+@pytest.mark.parametrize("options", [{}, {"where": is_delta}])
+async def test_a_filter_does_not_hide_the_end_of_a_block(options: dict[str, Any]) -> None:
+    log = Log()
+    sent: list[Event] = [
+        MessageStart("m"),
+        ContentStart(0),
+        ContentDelta("a"),
+        ContentEnd(),
+        ContentStart(1),
+        ContentDelta("b", 1),
+        ContentEnd(1),
+        MessageEnd("COMPLETE"),
+    ]
+    stream = make_stream(paced(sent, 0.1))
+    stream.on_event(every=10.0, **options)(log)
+    await stream
+    times = [moment for moment, event in log.calls if isinstance(event, ContentDelta)]
+    assert times == pytest.approx([0.3, 0.6]) and log.texts == ["a", "b"]
+
+
+# --- garbage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["complete", "broken off", "failed", "closed raising"])
+async def test_a_stream_with_background_handlers_needs_no_collector(ending: str) -> None:
+    async def scene() -> tuple[weakref.ref[Any], weakref.ref[Any]]:
+        async def handler(event: ContentDelta, ctx: Context) -> None:
+            if ending in ("failed", "closed raising"):
+                raise ValueError("mine")
+
+        stream = make_stream(paced(plain("a", "b"), 1.0))
+        stream.on_content_delta(every=0.5)(handler)
+        watched = weakref.ref(stream), weakref.ref(handler)
+        with suppress(ValueError):
+            if ending in ("complete", "failed"):
+                await stream
+            else:
+                async for event in stream:
+                    if isinstance(event, ContentDelta):
+                        break
+                await stream.aclose()
+        return watched
+
+    gc.collect()
+    gc.disable()
+    try:
+        stream, handler = await scene()
+        await asyncio.sleep(0)
+        assert stream() is None and handler() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_complete_stream_that_is_dropped_says_that_handlers_had_not_ended() -> None:
+    log = Log(1.0)
+    stream: ChatStream | None = with_handler(Answer(body(plain("a", "b"))), log, background=True)
+    assert stream is not None
+    async for event in stream:
+        if isinstance(event, MessageEnd):
+            break
+    with pytest.warns(ResourceWarning, match="background handlers"):
+        del stream
+        gc.collect()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not background_tasks()
+
+
+async def test_a_failed_stream_still_fails_as_itself_after_all_of_that() -> None:
+    stream = with_handler(paced(plain("a")[:3], 0.1, done=False), Log(1.0), background=True)
+    with pytest.raises(StreamChatError, match="ended before"):
+        await stream
+    assert not background_tasks()
