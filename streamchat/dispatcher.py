@@ -433,10 +433,11 @@ class Dispatcher(Listeners):
         if not again:
             self._entries.append(registration)
             return
+        # First: a warning may be an error, and then nothing is replaced.
+        warn_of_replacing(registration.role, registration.function)
         self._entries[again[0]] = registration
         for position in reversed(again[1:]):
             del self._entries[position]
-        warn_of_replacing(registration.role, registration.function)
 
 
 def _is_again(old: Registration, new: Registration) -> bool:
