@@ -319,17 +319,25 @@ class Background:
                 until they have received what they were given.
 
         Returns:
-            What a handler raised, for the caller to raise; ``None`` if there is an ``error``, which
-            names it in a note. (``GeneratorExit`` is not one: a generator around the stream is left.)
+            What a handler raised, for the caller to raise. ``None`` if the caller raises ``error``, whose
+            notes then name it; an ``Exception`` gives way to what is none.
         """
-        if not isinstance(error, Exception | GeneratorExit | None):
+        is_left = error is None or isinstance(
+            error, GeneratorExit
+        )  # by a generator around the stream
+        if is_left or isinstance(error, Exception):
+            await self.drain()
+        else:
             await self.cancel()
-            return None
-        await self.drain()
         failure = self.take_failure()
-        if failure is None or not isinstance(error, Exception):
+        if failure is None or error is None or is_left:
+            return failure
+        if isinstance(error, Exception) and not isinstance(failure, Exception):
+            failure.add_note(f"{type(error).__name__} was raised before")
             return failure
         error.add_note(f"a background handler raised {type(failure).__name__} too")
+        for note in getattr(failure, "__notes__", ()):
+            error.add_note(note)
         return None
 
     async def cancel(self) -> None:

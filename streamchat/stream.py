@@ -378,6 +378,7 @@ class ChatStream(Listeners, AsyncOnly):
             if not isinstance(self._outcome, ChatResponse):
                 # Nothing more comes; an end without an error would look like a short answer.
                 raise copy.copy(self._outcome)
+            await self._drain_background()  # another task, or a handler, may have closed the stream
             return ()
         if not source.attempts:
             await self._open()
@@ -467,11 +468,7 @@ class ChatStream(Listeners, AsyncOnly):
 
     async def _wind_up(self) -> None:
         await self._finish()
-        background = self._background
-        if background is not None:
-            await background.drain()
-            if background.has_failed:
-                raise closed()  # _fail takes the failure and raises it instead
+        await self._drain_background()
         if isinstance(self._outcome, GenerationError):
             raise copy.copy(self._outcome)
 
@@ -531,6 +528,14 @@ class ChatStream(Listeners, AsyncOnly):
         if self._outcome is None and self._source.reader.end is None:
             self._source.abort(closed())
 
+    async def _drain_background(self) -> None:
+        """Wait until the background handlers have received all events: the answer is complete."""
+        background = self._background
+        if background is not None:
+            await background.drain()
+            if background.has_failed:
+                raise closed()  # _fail takes the failure and raises it instead
+
     async def _end_background(self, error: BaseException | None) -> None:
         """Let the background handlers end, cancelled or with all events received.
 
@@ -550,9 +555,8 @@ class ChatStream(Listeners, AsyncOnly):
         """Close the connection for a handler's own exception, a cancellation or an exit, which leaves
         unchanged; nothing but background handlers is awaited before it does."""
         self._end(stopped_by(error))
-        if self._background is not None:
-            await self._background.end(error)
-        return error
+        failure = None if self._background is None else await self._background.end(error)
+        return error if failure is None else failure
 
     async def _fail(self, error: BaseException) -> BaseException:
         """The only way out with an error: facts added, connection closed, ``on_error`` told.
@@ -583,8 +587,8 @@ class ChatStream(Listeners, AsyncOnly):
         self._add_facts(error)
         # A copy: the original's traceback holds this stream, and both would wait for the collector.
         self._end(copy.copy(error))
-        if background is not None:
-            await background.end(error)
+        if background is not None and (failure := await background.end(error)) is not None:
+            return failure
         await self._freeze().tell(error)
         return error
 

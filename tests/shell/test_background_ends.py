@@ -170,6 +170,35 @@ async def test_leaving_a_run_with_an_error_keeps_that_error(fails_at: str, secon
     assert not background_tasks()
 
 
+async def test_a_base_exception_is_raised_although_the_stream_failed_before() -> None:
+    async def leaves(event: ContentDelta) -> None:
+        await asyncio.sleep(1)
+        raise Exit
+
+    stream = with_handler(paced(plain("a")[:3], 0.1, done=False), leaves, background=True)
+    with pytest.raises(Exit):
+        await stream
+    with pytest.raises(Exit):
+        async with with_handler(paced(plain("a", "b"), 5.0), leaves, background=True) as stream:
+            async for event in stream:
+                if isinstance(event, ContentDelta):
+                    raise LookupError("body")
+
+
+async def test_closed_by_a_handler_when_it_is_complete_the_end_waits_all_the_same() -> None:
+    async def closes(event: MessageEnd, ctx: Context) -> None:
+        await ctx.stream.aclose()
+        await asyncio.sleep(1)
+        raise ValueError("mine")
+
+    stream = make_stream(Answer(body(plain("a", "b"))))
+    stream.on_message_end(background=True)(closes)
+    with pytest.raises(ValueError, match="mine"):
+        async for _ in stream:
+            await asyncio.sleep(0.1)
+    assert not background_tasks()
+
+
 # --- leaving early -------------------------------------------------------------------------------
 
 
