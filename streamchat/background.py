@@ -168,6 +168,8 @@ class BackgroundHandler:
     async def _run(self) -> None:
         shared, registration = self._shared, self._registration
         _WITHIN.set((*_WITHIN.get(), shared.token))
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while (event := await self._next()) is not None:
                 self._is_busy = True
@@ -178,6 +180,8 @@ class BackgroundHandler:
                     shared.fail(failure, registration)
                     del failure  # its traceback holds this frame
                     break
+                if task.cancelling():
+                    raise asyncio.CancelledError  # which the handler suppressed
         except asyncio.CancelledError:
             if not shared.is_cancelled:
                 words = f"the task of background handler {registration.name} was cancelled"
@@ -196,7 +200,7 @@ class BackgroundHandler:
     async def _next(self) -> Any:
         """The next event; ``None`` at the end."""
         queue = self._queue
-        while not self._shared.is_cancelled:  # the handler may have suppressed its cancellation
+        while True:
             if queue:
                 entry = queue[0]
                 if type(entry) is not JoinedDeltas:
@@ -210,8 +214,6 @@ class BackgroundHandler:
                 if self._is_closing and self._room is None:
                     return None
                 await self._woken(None)
-        else:
-            return None
         entry = queue.popleft()
         _settle(self._room)
         return entry.event() if type(entry) is JoinedDeltas else entry

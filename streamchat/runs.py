@@ -194,7 +194,10 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
 
     async def __anext__(self) -> E:
         if self._failure is not None:
-            await self._finalise()  # closed by another task, it may wait at an event
+            try:
+                await self._finalise()  # closed by another task, it may wait at an event
+            finally:
+                await self._end_background(None)  # which may have received that event since
             raise copy.copy(self._failure)
         if self._busy:
             raise two_consumers()
@@ -263,11 +266,12 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc is not None and self._stream is not None:
-            # Closing the generator would end the stream's handlers as if nothing had been raised.
-            await self._stream.__aexit__(exc_type, exc, traceback)
-        await self._close()
-        await self._end_background(exc)
+        try:
+            if exc is not None and self._stream is not None:
+                # Closing the generator would end the stream's handlers as if nothing had been raised.
+                await self._stream.__aexit__(exc_type, exc, traceback)
+        finally:
+            await self._leave(exc)
 
     async def aclose(self) -> None:
         """Stop: close the answer that is read, cancel what runs. Idempotent, from any task.
@@ -277,10 +281,13 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
         Raises:
             Exception: what a background handler raised, if nothing has raised it so far.
         """
+        await self._leave(None)
+
+    async def _leave(self, error: BaseException | None) -> None:
         try:
             await self._close()
         finally:
-            await self._end_background(None)
+            await self._end_background(error)
 
     async def _close(self) -> None:
         if self._is_done or self._failure is not None:

@@ -240,6 +240,51 @@ async def test_leaving_a_run_early_raises_what_its_handlers_raise_then() -> None
     assert not background_tasks()
 
 
+async def test_a_run_whose_stream_fails_when_it_is_left_waits_for_its_own_handlers_too() -> None:
+    client, _ = client_over(Answer(body(plain("a"))))
+    run = client.run_tools("Hi", tools=[weather])
+    run.on_content_delta(background=True)(Log(fails_at="a"))
+    log = Log(1.0)
+    run.on_step_start(background=True)(log)
+
+    async def events() -> AsyncGenerator[Any, None]:
+        async with run:
+            async for event in run:
+                yield event
+                await asyncio.sleep(0.1)
+
+    with pytest.raises(ValueError, match="mine"):
+        async with aclosing(events()) as given:
+            async for event in given:
+                if isinstance(event, ContentDelta):
+                    break
+    assert not background_tasks()
+
+
+async def test_a_run_that_is_closed_at_an_event_waits_for_those_that_receive_it_then() -> None:
+    """Closed while a plain handler of the event runs; the background handler gets it after that."""
+    log = Log(5.0)
+    client, _ = client_over(Answer(body(plain("a"))))
+    run = client.run_tools("Hi", tools=[weather])
+
+    @run.on(StepEnd)
+    async def first(event: StepEnd) -> None:
+        await asyncio.sleep(2)
+
+    run.on_step_end(background=True)(log)
+
+    async def consume() -> None:
+        async for _ in run:
+            pass
+
+    consumer = asyncio.ensure_future(consume())
+    await asyncio.sleep(1)
+    await run.aclose()
+    with pytest.raises(TransportError, match="closed"):
+        await consumer
+    assert log.ended == 1 and not background_tasks()
+
+
 async def test_closed_while_the_queue_is_full_the_last_event_is_received_too() -> None:
     """The handler is woken with room before the stream puts the event in that it waits with."""
     received: list[str] = []
@@ -314,6 +359,26 @@ async def test_a_handler_that_swallows_its_cancellation_gets_no_further_event(wh
         async with asyncio.timeout(5):
             await stream
     assert now() == pytest.approx(5) and received == ["a"] and not background_tasks()
+
+
+def test_the_end_of_the_loop_ends_a_handler_that_suppresses_its_cancellation() -> None:
+    """The stream was neither closed nor dropped."""
+    kept: list[ChatStream] = []
+
+    async def stubborn(event: ContentDelta) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+
+    async def main() -> None:
+        kept.append(with_handler(paced(plain("a", "b"), 1.0), stubborn, background=True))
+        async for event in kept[0]:
+            if isinstance(event, ContentDelta):
+                break
+
+    with pytest.raises(AssertionError, match="tasks left"):
+        run_virtual(main())
+    with pytest.warns(ResourceWarning, match="dropped before its end"):
+        kept.clear()
 
 
 async def test_cancelled_twice_it_waits_no_longer() -> None:
