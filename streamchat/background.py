@@ -12,7 +12,6 @@ import inspect
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -27,6 +26,9 @@ FLUSHING_EVENTS: frozenset[type] = frozenset({ContentEnd, ToolCallStart, ToolCal
 
 _WITHIN: ContextVar[tuple[object, ...]] = ContextVar("streamchat_background", default=())
 """In a handler's task, and in the tasks that it starts: the tokens of the streams around it."""
+
+_TASKS: set[asyncio.Task[None]] = set()
+"""All that run: asyncio refers to its tasks weakly, and the collector is to find none that waits."""
 
 
 class _Shared:
@@ -142,7 +144,8 @@ class BackgroundHandler:
         if self.task is None:
             self._loop = asyncio.get_running_loop()
             self.task = self._loop.create_task(self._run())
-            self.task.add_done_callback(_retrieve)
+            _TASKS.add(self.task)
+            self.task.add_done_callback(_on_done)
         elif len(self._queue) == 1:
             _settle(self._wake)
 
@@ -351,8 +354,10 @@ class Background:
         """Cancel the handlers; nobody waits."""
         self._shared.is_cancelled = True
         for task in self._tasks():
-            with suppress(RuntimeError):  # its loop is closed
+            try:
                 task.cancel()
+            except RuntimeError:  # its loop is closed
+                _TASKS.discard(task)
 
     async def _wait(self) -> None:
         tasks = self._tasks()
@@ -366,8 +371,9 @@ class Background:
         self.cancel_soon()  # the stream was dropped before its end
 
 
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """The stream raises it; asyncio is not to log it too."""
+def _on_done(task: asyncio.Task[None]) -> None:
+    """Mark its exception as retrieved: the stream raises it, and asyncio is not to log it too."""
+    _TASKS.discard(task)
     if not task.cancelled():
         task.exception()
 

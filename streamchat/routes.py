@@ -103,6 +103,10 @@ class BackgroundHandlers(Protocol):
         """Wait until they have received all events so far."""
         ...
 
+    def cancel_soon(self) -> None:
+        """Cancel them; nobody waits."""
+        ...
+
     async def end(self, error: BaseException | None) -> BaseException | None:
         """Wait until they have received all events, or cancel them if the error is a cancellation.
 

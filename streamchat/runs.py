@@ -234,6 +234,9 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
             background = self._background
             if background is None:
                 raise
+            if isinstance(error, GeneratorExit):  # a coroutine that is collected cannot await
+                background.cancel_soon()
+                raise
             is_replaced = self._is_interrupted or isinstance(error, StopAsyncIteration)
             is_replaced = is_replaced and isinstance(error, Exception)
             failure = await background.end(None if is_replaced else error)

@@ -6,7 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 __all__ = [
@@ -81,7 +81,8 @@ def is_defined_again(old: Any, new: Any) -> bool:
         return False
     if old is new:
         return True
-    one, other = old.__code__, new.__code__
+    one: CodeType = old.__code__
+    other: CodeType = new.__code__
     is_one_module = old.__globals__ is new.__globals__
     if is_one_module and one is other:
         return False  # a loop, or a function that was called twice, defined both

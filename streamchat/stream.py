@@ -555,7 +555,12 @@ class ChatStream(Listeners, AsyncOnly):
         """Close the connection for a handler's own exception, a cancellation or an exit, which leaves
         unchanged; nothing but background handlers is awaited before it does."""
         self._end(stopped_by(error))
-        failure = None if self._background is None else await self._background.end(error)
+        if self._background is None:
+            return error
+        if isinstance(error, GeneratorExit):  # a coroutine that is collected cannot await
+            self._background.cancel_soon()
+            return error
+        failure = await self._background.end(error)
         return error if failure is None else failure
 
     async def _fail(self, error: BaseException) -> BaseException:
