@@ -191,14 +191,16 @@ class BackgroundHandler:
                 shared.fail(RuntimeError(words), registration)
             raise
         except GeneratorExit:
-            raise  # its loop was closed, and nobody waits
+            raise  # collected: its loop was closed
         except BaseException as error:
             shared.fail(error, registration)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise  # ends the loop, as in any task
-        self._queue.clear()
-        _settle(self._room)
-        _settle(self._idle)
+        finally:
+            self._queue.clear()
+            if not self._loop.is_closed():
+                _settle(self._room)
+                _settle(self._idle)
 
     async def _next(self) -> Any:
         """The next event; ``None`` at the end."""
@@ -251,6 +253,8 @@ class BackgroundHandler:
         try:
             return await failure_of(error, self._registration, event, self._shared.on_error)
         except Exception as of_on_error:  # noqa: BLE001  # the stream raises it
+            if of_on_error is not error and of_on_error.__context__ is None:
+                of_on_error.__context__ = error  # as for a handler that the stream awaits
             return of_on_error
         finally:
             del error  # its traceback holds this frame

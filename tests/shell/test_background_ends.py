@@ -20,6 +20,7 @@ from streamchat import (
     MessageEnd,
     MessageStart,
     StepEnd,
+    StepStart,
     StreamChatError,
     ToolResult,
     TransportError,
@@ -88,6 +89,18 @@ def test_what_ends_the_loop_ends_it_and_logs_nothing(
         run_virtual(main())
     gc.collect()
     assert not caplog.records
+
+
+async def test_what_an_on_error_handler_raises_has_the_handlers_failure_as_context() -> None:
+    stream = with_handler(paced(plain("a"), 1.0), Log(fails_at="a"), background=True)
+
+    @stream.on_error()
+    async def worse(error: Exception) -> None:
+        raise KeyError("worse")
+
+    with pytest.raises(KeyError, match="worse") as caught:
+        await stream
+    assert isinstance(caught.value.__context__, ValueError)
 
 
 async def test_a_failure_of_a_run_that_is_a_base_exception_is_raised() -> None:
@@ -279,11 +292,7 @@ async def test_a_run_that_is_closed_at_an_event_waits_for_those_that_receive_it_
 
     run.on_step_end(background=True)(log)
 
-    async def consume() -> None:
-        async for _ in run:
-            pass
-
-    consumer = asyncio.ensure_future(consume())
+    consumer = asyncio.ensure_future(_consume(run))
     await asyncio.sleep(1)
     await run.aclose()
     with pytest.raises(TransportError, match="closed"):
@@ -385,6 +394,29 @@ def test_the_end_of_the_loop_ends_a_handler_that_suppresses_its_cancellation() -
         run_virtual(main())
     with pytest.warns(ResourceWarning, match="dropped before its end"):
         kept.clear()
+
+
+@pytest.mark.parametrize("waits_for", ["room in the queue", "the step's handlers"])
+async def test_a_close_that_is_cancelled_wakes_whoever_waits_for_the_handlers(
+    waits_for: str,
+) -> None:
+    client, _ = client_over(Answer(body(plain("a", "b", "c"))))
+    run = client.run_tools("Hi", tools=[weather])
+    types = [StepStart] if waits_for == "the step's handlers" else [ContentDelta]
+    run.on(*types)(background=True, max_queue=1)(Log(1000.0))
+    consumer = asyncio.ensure_future(_consume(run))
+    await asyncio.sleep(1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await run.aclose()
+    with pytest.raises(TransportError, match="closed"):
+        await consumer
+    assert now() == pytest.approx(2) and not background_tasks()
+
+
+async def _consume(run: Any) -> None:
+    async for _ in run:
+        pass
 
 
 async def test_cancelled_twice_it_waits_no_longer() -> None:
