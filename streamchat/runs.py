@@ -293,7 +293,10 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
             await self._end_background(error)
 
     async def _close(self) -> None:
-        if self._is_done or self._failure is not None:
+        if self._is_done:
+            return
+        if self._failure is not None:
+            await self._finalise()  # whoever closed it first may have been cancelled
             return
         if hasattr(self, "_result") and not self._busy:
             self._is_done = True  # left at the last event: nothing is missing

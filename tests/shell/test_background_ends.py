@@ -300,6 +300,28 @@ async def test_a_run_that_is_closed_at_an_event_waits_for_those_that_receive_it_
     assert log.ended == 1 and not background_tasks()
 
 
+async def test_a_run_that_was_closed_at_an_event_is_finalised_by_whoever_leaves_it_there() -> None:
+    client, _ = client_over(Answer(body(plain("a"))))
+    run = client.run_tools("Hi", tools=[weather])
+
+    @run.on(StepStart)
+    async def slow(event: StepStart) -> None:
+        await asyncio.sleep(2)
+
+    async def consume() -> None:
+        async with run:
+            async for _ in run:
+                raise LookupError("body")
+
+    consumer = asyncio.ensure_future(consume())
+    await asyncio.sleep(1)
+    await run.aclose()
+    with pytest.raises(LookupError, match="body"):
+        await consumer
+    generator: Any = run._generator
+    assert generator.ag_frame is None
+
+
 async def test_closed_while_the_queue_is_full_the_last_event_is_received_too() -> None:
     """The handler is woken with room before the stream puts the event in that it waits with."""
     received: list[str] = []
