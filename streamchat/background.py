@@ -41,15 +41,18 @@ class _Shared:
         self.on_error = on_error
         self.is_cancelled = False
         self.failure: BaseException | None = None
-        """Of the handler that failed first; the stream takes it and raises it."""
+        """Of the handler that failed first, unless a later one was no ``Exception``; the stream raises it."""
         self.token = object()
 
     def fail(self, failure: BaseException, registration: Registration) -> None:
         """Stop the stream: a handler has failed, and ``on_error`` did not recover."""
-        if self.failure is not None:
-            name = f"background {registration.role} {registration.name}"
-            self.failure.add_note(f"{name} raised {type(failure).__name__} too")
-            return
+        first = self.failure
+        if first is not None:
+            if isinstance(failure, Exception) or not isinstance(first, Exception):
+                name = f"background {registration.role} {registration.name}"
+                first.add_note(f"{name} raised {type(failure).__name__} too")
+                return
+            failure.add_note(f"{type(first).__name__} was raised before")
         self.failure = failure
         interrupt = self.interrupt()
         if interrupt is not None:

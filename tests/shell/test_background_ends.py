@@ -197,6 +197,21 @@ async def test_a_base_exception_is_raised_although_the_stream_failed_before() ->
                     raise LookupError("body")
 
 
+async def test_a_base_exception_is_raised_although_another_handler_failed_before() -> None:
+    async def leaves(event: ContentDelta) -> None:
+        await asyncio.sleep(1)
+        raise Exit
+
+    stream = make_stream(Answer(body(plain("a"))))
+    stream.on_content_delta(background=True)(Log(fails_at="a"))
+    stream.on_content_delta(background=True)(leaves)
+    with pytest.raises(Exit) as caught:
+        async for event in stream:
+            if isinstance(event, ContentDelta):
+                await asyncio.sleep(2)
+    assert caught.value.__notes__ == ["ValueError was raised before"]
+
+
 async def test_closed_by_a_handler_when_it_is_complete_the_end_waits_all_the_same() -> None:
     async def closes(event: MessageEnd, ctx: Context) -> None:
         await ctx.stream.aclose()
