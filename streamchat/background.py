@@ -12,7 +12,7 @@ import inspect
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 from streamchat.joining import JoinedDeltas, key_of
@@ -24,6 +24,40 @@ __all__ = ["FLUSHING_EVENTS", "Background", "BackgroundHandler"]
 FLUSHING_EVENTS: frozenset[type] = frozenset({ContentEnd, ToolCallStart, ToolCallEnd, MessageEnd})
 """After these, deltas that came before them are not held back. (A plan ends where the calls begin.)"""
 
+_WITHIN: ContextVar[tuple[object, ...]] = ContextVar("streamchat_background", default=())
+"""In a handler's task, and in the tasks that it starts: the tokens of the streams around it."""
+
+_TASKS: set[asyncio.Task[None]] = set()
+"""All that run: asyncio refers to its tasks weakly, and the collector is to find none that waits."""
+
+
+class _Shared:
+    """What the handlers of one stream have in common; it refers to none of them, so there is no cycle."""
+
+    __slots__ = ("failure", "interrupt", "is_cancelled", "on_error", "token")
+
+    def __init__(self, interrupt: Callable[[], None], on_error: tuple[Call, ...]) -> None:
+        self.interrupt = weakref.WeakMethod(interrupt)
+        self.on_error = on_error
+        self.is_cancelled = False
+        self.failure: BaseException | None = None
+        """Of the handler that failed first, unless a later one was no ``Exception``; the stream raises it."""
+        self.token = object()
+
+    def fail(self, failure: BaseException, registration: Registration) -> None:
+        """Stop the stream: a handler has failed, and ``on_error`` did not recover."""
+        first = self.failure
+        if first is not None:
+            if isinstance(failure, Exception) or not isinstance(first, Exception):
+                name = f"background {registration.role} {registration.name}"
+                first.add_note(f"{name} raised {type(failure).__name__} too")
+                return
+            failure.add_note(f"{type(first).__name__} was raised before")
+        self.failure = failure
+        interrupt = self.interrupt()
+        if interrupt is not None:
+            interrupt()
+
 
 class BackgroundHandler:
     """One handler of one stream, with its queue and its task.
@@ -33,7 +67,6 @@ class BackgroundHandler:
 
     __slots__ = (
         "_call",
-        "_group",
         "_idle",
         "_is_busy",
         "_is_closing",
@@ -41,16 +74,17 @@ class BackgroundHandler:
         "_queue",
         "_registration",
         "_room",
+        "_shared",
         "_wake",
         "task",
     )
 
     def __init__(
-        self, call: Callable[[Any], Any], registration: Registration, group: Background
+        self, call: Callable[[Any], Any], registration: Registration, shared: _Shared
     ) -> None:
         self._call = call
         self._registration = registration
-        self._group = group
+        self._shared = shared
         # Events, and deltas on their way to become one.
         self._queue: deque[Any] = deque()
         self._loop: asyncio.AbstractEventLoop
@@ -98,18 +132,23 @@ class BackgroundHandler:
 
     async def _put_when_there_is_room(self, event: Any) -> None:
         self.flush()  # only the handler may slow the stream down, not its interval
-        while len(self._queue) >= self._registration.max_queue:
-            self._room = self._loop.create_future()
-            await self._room
+        try:
+            while len(self._queue) >= self._registration.max_queue:
+                self._room = self._loop.create_future()
+                await self._room
+        finally:
+            self._room = None
         self._append(event)
 
     def _append(self, event: Any) -> None:
-        if self._group.is_over(self):
-            return
+        if self._shared.is_cancelled or (self.task is not None and self.task.done()):
+            return  # it failed, or was cancelled, and receives nothing more
         self._queue.append(event)
         if self.task is None:
             self._loop = asyncio.get_running_loop()
             self.task = self._loop.create_task(self._run())
+            _TASKS.add(self.task)
+            self.task.add_done_callback(_on_done)
         elif len(self._queue) == 1:
             _settle(self._wake)
 
@@ -118,16 +157,25 @@ class BackgroundHandler:
         self._is_closing = True
         self.flush()
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has not received all that was put in."""
+        return bool(self._queue or self._is_busy) and self.task is not None and not self.task.done()
+
     async def idle(self) -> None:
         """Wait until the handler has received all that was put in."""
         self.flush()
-        while (self._queue or self._is_busy) and self.task is not None and not self.task.done():
+        while self.is_at_work:
             self._idle = self._loop.create_future()
             await self._idle
 
     # --- the handler's side ----------------------------------------------------------------------
 
     async def _run(self) -> None:
+        shared, registration = self._shared, self._registration
+        _WITHIN.set((*_WITHIN.get(), shared.token))
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while (event := await self._next()) is not None:
                 self._is_busy = True
@@ -135,16 +183,27 @@ class BackgroundHandler:
                 self._is_busy = False
                 del event
                 if failure is not None:
-                    self._group.fail(failure, self._registration)
+                    shared.fail(failure, registration)
                     del failure  # its traceback holds this frame
-                    return
+                    break
+                if task.cancelling():
+                    raise asyncio.CancelledError  # which the handler suppressed
         except asyncio.CancelledError:
-            self._group.was_cancelled(self._registration)
+            if not shared.is_cancelled:
+                words = f"the task of background handler {registration.name} was cancelled"
+                shared.fail(RuntimeError(words), registration)
             raise
+        except GeneratorExit:
+            raise  # collected: its loop was closed
+        except BaseException as error:
+            shared.fail(error, registration)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise  # ends the loop, as in any task
         finally:
             self._queue.clear()
-            _settle(self._room)
-            _settle(self._idle)
+            if not self._loop.is_closed():
+                _settle(self._room)
+                _settle(self._idle)
 
     async def _next(self) -> Any:
         """The next event; ``None`` at the end."""
@@ -160,7 +219,7 @@ class BackgroundHandler:
                     break  # the timer says that it is due: a clock may be a rounding away from it
             else:
                 _settle(self._idle)
-                if self._is_closing:
+                if self._is_closing and self._room is None:
                     return None
                 await self._woken(None)
         entry = queue.popleft()
@@ -195,8 +254,10 @@ class BackgroundHandler:
         else:
             return None
         try:
-            return await failure_of(error, self._registration, event, self._group.on_error)
+            return await failure_of(error, self._registration, event, self._shared.on_error)
         except Exception as of_on_error:  # noqa: BLE001  # the stream raises it
+            if of_on_error is not error and of_on_error.__context__ is None:
+                of_on_error.__context__ = error  # as for a handler that the stream awaits
             return of_on_error
         finally:
             del error  # its traceback holds this frame
@@ -211,19 +272,15 @@ class Background:
         on_error: the stream's ``on_error`` handlers.
     """
 
-    __slots__ = ("_failure", "_handlers", "_has_failed", "_interrupt", "_is_cancelled", "on_error")
+    __slots__ = ("_handlers", "_shared")
 
     def __init__(self, interrupt: Callable[[], None], on_error: tuple[Call, ...]) -> None:
-        self._interrupt = weakref.WeakMethod(interrupt)
         self._handlers: list[BackgroundHandler] = []
-        self._failure: Exception | None = None
-        self._has_failed = False
-        self._is_cancelled = False
-        self.on_error = on_error
+        self._shared = _Shared(interrupt, on_error)
 
     def add(self, call: Callable[[Any], Any], registration: Registration) -> BackgroundHandler:
         """A handler more."""
-        handler = BackgroundHandler(call, registration, self)
+        handler = BackgroundHandler(call, registration, self._shared)
         self._handlers.append(handler)
         return handler
 
@@ -232,33 +289,19 @@ class Background:
         """What :meth:`add` made last."""
         return self._handlers[-1]
 
-    def is_over(self, handler: BackgroundHandler) -> bool:
-        """Whether a handler receives nothing more: it failed, or was cancelled."""
-        return self._is_cancelled or (handler.task is not None and handler.task.done())
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a handler has not received all that it was given."""
+        return any(handler.is_at_work for handler in self._handlers)
 
-    def fail(self, failure: Exception, registration: Registration) -> None:
-        """A handler has failed, and ``on_error`` did not recover: the stream stops."""
-        if self._has_failed:
-            if self._failure is not None:
-                self._failure.add_note(_also(failure, registration))
-            return
-        self._has_failed = True
-        self._failure = failure
-        interrupt = self._interrupt()
-        if interrupt is not None:
-            interrupt()
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is a failure to take."""
+        return self._shared.failure is not None
 
-    def was_cancelled(self, registration: Registration) -> None:
-        """A handler's task was cancelled."""
-        if not self._is_cancelled:
-            self.fail(
-                RuntimeError(f"the task of background handler {registration.name} was cancelled"),
-                registration,
-            )
-
-    def take_failure(self) -> Exception | None:
+    def take_failure(self) -> BaseException | None:
         """What the first handler that failed raised; given once."""
-        failure, self._failure = self._failure, None
+        failure, self._shared.failure = self._shared.failure, None
         return failure
 
     async def idle(self) -> None:
@@ -269,41 +312,79 @@ class Background:
     async def drain(self) -> None:
         """Wait until all handlers have received what they were given; cancelling this cancels them.
 
-        Called by one of them, it waits for none: two that waited for each other would never end.
+        Called by one of them, or in a task that one of them started, it waits for none: two that
+        waited for each other would never end.
         """
         for handler in self._handlers:
             handler.close()
-        tasks = self._tasks()
-        if not tasks or asyncio.current_task() in tasks:
-            return
         try:
-            await asyncio.wait(tasks)
+            await self._wait()
         except asyncio.CancelledError:
             await self.cancel()
             raise
 
+    async def end(self, error: BaseException | None) -> BaseException | None:
+        """Let the handlers end: when the stream is left, closed or has failed.
+
+        Args:
+            error: why, if that is an exception. A cancellation cancels the handlers; all else waits
+                until they have received what they were given.
+
+        Returns:
+            What a handler raised, for the caller to raise. ``None`` if the caller raises ``error``, whose
+            notes then name it; an ``Exception`` gives way to what is none.
+        """
+        is_left = error is None or isinstance(
+            error, GeneratorExit
+        )  # by a generator around the stream
+        if is_left or isinstance(error, Exception):
+            await self.drain()
+        else:
+            await self.cancel()
+        failure = self.take_failure()
+        if failure is None or error is None or is_left:
+            return failure
+        if isinstance(error, Exception) and not isinstance(failure, Exception):
+            failure.add_note(f"{type(error).__name__} was raised before")
+            return failure
+        error.add_note(f"a background handler raised {type(failure).__name__} too")
+        for note in getattr(failure, "__notes__", ()):
+            error.add_note(note)
+        return None
+
     async def cancel(self) -> None:
         """Cancel the handlers, and wait until they have ended."""
         self.cancel_soon()
-        tasks = self._tasks() - {asyncio.current_task()}
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._wait()
 
     def cancel_soon(self) -> None:
         """Cancel the handlers; nobody waits."""
-        self._is_cancelled = True
+        self._shared.is_cancelled = True
         for task in self._tasks():
-            with suppress(RuntimeError):  # its loop is closed
+            try:
                 task.cancel()
+            except RuntimeError:  # its loop is closed
+                _TASKS.discard(task)
+
+    async def _wait(self) -> None:
+        tasks = self._tasks()
+        if tasks and self._shared.token not in _WITHIN.get():
+            await asyncio.wait(tasks)
 
     def _tasks(self) -> set[Any]:
         return {each.task for each in self._handlers if each.task and not each.task.done()}
+
+    def __del__(self) -> None:
+        self.cancel_soon()  # the stream was dropped before its end
+
+
+def _on_done(task: asyncio.Task[None]) -> None:
+    """Mark its exception as retrieved: the stream raises it, and asyncio is not to log it too."""
+    _TASKS.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 def _settle(future: asyncio.Future[bool] | None, result: bool = True) -> None:
     if future is not None and not future.done():
         future.set_result(result)
-
-
-def _also(failure: Exception, registration: Registration) -> str:
-    return f"background {registration.role} {registration.name} raised {type(failure).__name__} too"

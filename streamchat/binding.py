@@ -74,12 +74,13 @@ def _table(
     for registration in registrations:
         if registration.role == "handler":
             call = _bind(registration, context, background)
+            if registration.every is not None and background is not None:
+                # Also for events that the handler receives: its filter may leave them out.
+                flush: Call = background.last_added.flush_at, False, registration
+                for event_class in FLUSHING_EVENTS:
+                    add(event_class, flush)
             for event_class in registration.types:
                 add(event_class, call)
-            if registration.every is not None and background is not None:
-                flush: Call = background.last_added.flush_at, False, registration
-                for event_class in FLUSHING_EVENTS - {*registration.types}:
-                    add(event_class, flush)
     return {**NO_CALLS, **table} if table else NO_CALLS
 
 

@@ -570,8 +570,10 @@ class Client(Listeners, AsyncContext):
         checked_middleware(function)
         again = [each for each in self._middleware if is_defined_again(each, function)]
         if again:
+            warn_of_replacing("middleware", function)  # first: it may be an error
             self._middleware[self._middleware.index(again[0])] = function
-            warn_of_replacing("middleware", function)
+            for each in again[1:]:
+                self._middleware.remove(each)
         else:
             self._middleware.append(function)
         self._make = chain(self._middleware)

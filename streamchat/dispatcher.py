@@ -235,8 +235,10 @@ class Listeners:
       count as one event in the queue.
 
     A background handler sees its stream as it is now: ``ctx.snapshot`` may be ahead of the event. Its
-    failure goes to ``on_error`` and stops the stream like that of any other handler; cancelling the
-    stream cancels it.
+    failure goes to ``on_error`` and stops the stream like that of any other handler; a further failure
+    is named in a note of the first. A stream that is closed or left early waits until the handler has
+    received its events, unless the handler closes the stream itself; cancelling the stream, or dropping
+    it without closing it, cancels the handler.
 
     Raises:
         TypeError, ValueError: at registration, if the handler takes other parameters, or an option
@@ -422,8 +424,9 @@ class Dispatcher(Listeners):
     def add(self, registration: Registration) -> None:
         """Put a function behind those registered so far; the decorators call it.
 
-        A function of a module that is registered again, as by a notebook cell that is run twice, takes
-        the place of its earlier self, and a warning says so.
+        A function of a module that is registered again, as by a notebook cell that is run twice,
+        replaces its earlier self, with a warning. Those that a loop defines, or that are all named
+        ``_``, are kept.
         """
         again = [
             position
@@ -433,10 +436,11 @@ class Dispatcher(Listeners):
         if not again:
             self._entries.append(registration)
             return
+        # First: a warning may be an error, and then nothing is replaced.
+        warn_of_replacing(registration.role, registration.function)
         self._entries[again[0]] = registration
         for position in reversed(again[1:]):
             del self._entries[position]
-        warn_of_replacing(registration.role, registration.function)
 
 
 def _is_again(old: Registration, new: Registration) -> bool:

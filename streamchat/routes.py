@@ -81,7 +81,17 @@ Table = Mapping[type, tuple[Call, ...]]
 class BackgroundHandlers(Protocol):
     """The handlers of a stream that run in tasks of their own; see :mod:`streamchat.background`."""
 
-    def take_failure(self) -> Exception | None:
+    @property
+    def is_at_work(self) -> bool:
+        """Whether one of them has not received all events so far."""
+        ...
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is a failure to take."""
+        ...
+
+    def take_failure(self) -> BaseException | None:
         """What one of them raised, and ``on_error`` did not recover from; given once."""
         ...
 
@@ -93,12 +103,14 @@ class BackgroundHandlers(Protocol):
         """Wait until they have received all events so far."""
         ...
 
-    async def cancel(self) -> None:
-        """Cancel them, and wait until they have ended."""
-        ...
-
     def cancel_soon(self) -> None:
         """Cancel them; nobody waits."""
+        ...
+
+    async def end(self, error: BaseException | None) -> BaseException | None:
+        """Wait until they have received all events, or cancel them if the error is a cancellation.
+
+        Returns what one of them raised, unless ``error`` names it in a note."""
         ...
 
 
@@ -185,13 +197,6 @@ class Routes:
         except Exception as of_on_error:
             self._raised = of_on_error
             raise
-        if failure is not None:
-            self._raised = failure
-        return failure
-
-    def take_failure(self) -> Exception | None:
-        """The failure of a background handler, to be raised; given once."""
-        failure = None if self.background is None else self.background.take_failure()
         if failure is not None:
             self._raised = failure
         return failure

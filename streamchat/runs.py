@@ -21,7 +21,7 @@ from streamchat.dispatcher import Dispatcher, Listeners, routes_of
 from streamchat.protocol.errors import GenerationError, StreamChatError
 from streamchat.protocol.request import ChatRequest
 from streamchat.refusal import two_consumers
-from streamchat.routes import Registration, Routes
+from streamchat.routes import BackgroundHandlers, Registration, Routes
 from streamchat.source import closed, stopped_by
 from streamchat.steps import StepStart
 from streamchat.stream import ChatStream
@@ -130,22 +130,24 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
         if self._stream is not None:
             self._stream.interrupt()
 
-    async def _drain_background(self) -> None:
-        """Wait until the background handlers have received all events.
+    async def _end_background(self, error: BaseException | None) -> None:
+        """Let the background handlers end, cancelled or with all events received.
 
         Raises:
-            Exception: what one of them raised, if nothing has raised it so far.
+            Exception: what one of them raised, if nothing has raised it and there is no ``error``.
         """
-        if self._routes is None or self._routes.background is None:
-            return
-        await self._routes.background.drain()
-        failure = self._routes.take_failure()
+        background = self._background
+        failure = None if background is None else await background.end(error)
         if failure is not None:
             self._failure = stopped_by(failure)
             try:
                 raise failure
             finally:
                 del failure  # its traceback holds this frame
+
+    @property
+    def _background(self) -> BackgroundHandlers | None:
+        return None if self._routes is None else self._routes.background
 
     def _task(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Start something beside the consumer; closing the run cancels it."""
@@ -192,7 +194,10 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
 
     async def __anext__(self) -> E:
         if self._failure is not None:
-            await self._finalise()  # closed by another task, it may wait at an event
+            try:
+                await self._finalise()  # closed by another task, it may wait at an event
+            finally:
+                await self._end_background(None)  # which may have received that event since
             raise copy.copy(self._failure)
         if self._busy:
             raise two_consumers()
@@ -226,18 +231,16 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
         try:
             return await anext(generator)
         except BaseException as error:
-            routes = self._routes
-            if routes is None or routes.background is None:
+            background = self._background
+            if background is None:
                 raise
-            if not isinstance(error, Exception):
-                await routes.background.cancel()
+            if isinstance(error, GeneratorExit):  # a coroutine that is collected cannot await
+                background.cancel_soon()
                 raise
-            await routes.background.drain()
-            failure = routes.take_failure()
+            is_replaced = self._is_interrupted or isinstance(error, StopAsyncIteration)
+            is_replaced = is_replaced and isinstance(error, Exception)
+            failure = await background.end(None if is_replaced else error)
             if failure is None:
-                raise
-            if not (self._is_interrupted or isinstance(error, StopAsyncIteration)):
-                error.add_note(f"a background handler then raised {type(failure).__name__}")
                 raise
         try:
             raise failure
@@ -266,10 +269,12 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        background = None if self._routes is None else self._routes.background
-        if background is not None and exc is not None and not isinstance(exc, Exception):
-            await background.cancel()
-        await self.aclose()
+        try:
+            if exc is not None and self._stream is not None:
+                # Closing the generator would end the stream's handlers as if nothing had been raised.
+                await self._stream.__aexit__(exc_type, exc, traceback)
+        finally:
+            await self._leave(exc)
 
     async def aclose(self) -> None:
         """Stop: close the answer that is read, cancel what runs. Idempotent, from any task.
@@ -279,11 +284,20 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
         Raises:
             Exception: what a background handler raised, if nothing has raised it so far.
         """
-        if not self._is_done and self._failure is None:
+        await self._leave(None)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        try:
             await self._close()
-        await self._drain_background()
+        finally:
+            await self._end_background(error)
 
     async def _close(self) -> None:
+        if self._is_done:
+            return
+        if self._failure is not None:
+            await self._finalise()  # whoever closed it first may have been cancelled
+            return
         if hasattr(self, "_result") and not self._busy:
             self._is_done = True  # left at the last event: nothing is missing
             await self._finalise()

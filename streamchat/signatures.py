@@ -6,7 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 __all__ = [
@@ -72,12 +72,27 @@ def takes_context(function: Callable[..., Any], role: str, takes: str) -> bool:
 
 
 def is_defined_again(old: Any, new: Any) -> bool:
-    """Whether two are one function of a module: the same, or what running its definition again made."""
-    return (
-        _is_of_module(old)
-        and _is_of_module(new)
-        and (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
-    )
+    """Whether two are one function of a module: the same, or what running its definition again made.
+
+    Two that a loop defined are not, nor two of modules that have only their name in common. A function
+    named ``_`` is known by its file and line, because several in a module may be named so.
+    """
+    if not (_is_of_module(old) and _is_of_module(new)):
+        return False
+    if (old.__module__, old.__qualname__) != (new.__module__, new.__qualname__):
+        return False
+    if old is new:
+        return True
+    one: CodeType = old.__code__
+    other: CodeType = new.__code__
+    is_one_module = old.__globals__ is new.__globals__
+    if is_one_module and one is other:
+        return False  # a loop, or a function that was called twice, defined both
+    is_one_file = one.co_filename == other.co_filename
+    if new.__name__ == "_":
+        return is_one_file and one.co_firstlineno == other.co_firstlineno
+    # A notebook's cells are files of one module; a script that is run again is a new module of one file.
+    return is_one_module or is_one_file
 
 
 def _is_of_module(function: Any) -> bool:

@@ -281,13 +281,8 @@ class ChatStream(Listeners, AsyncOnly):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        background = self._background
-        if background is not None and exc is not None:
-            if not isinstance(exc, Exception):
-                await background.cancel()
-            elif (failure := self._freeze().take_failure()) is not None:
-                exc.add_note(f"a background handler raised {type(failure).__name__} before")
-        await self.aclose()
+        await self._close()
+        await self._end_background(exc)
 
     async def aclose(self) -> None:
         """Close the stream. Idempotent, from any task of its loop.
@@ -299,6 +294,10 @@ class ChatStream(Listeners, AsyncOnly):
         Raises:
             Exception: what a background handler raised, if nothing has raised it so far.
         """
+        await self._close()
+        await self._end_background(None)
+
+    async def _close(self) -> None:
         if self._outcome is None:
             if self._source.reader.end is not None:
                 await self._finish()
@@ -307,8 +306,6 @@ class ChatStream(Listeners, AsyncOnly):
                 # shares between all connections, whose traceback would hold this stream for ever.
                 self._source.abort(closed())
                 self._end(closed())
-        if self._background is not None:
-            await self._drain_background(self._background)
 
     def text(self) -> AsyncIterator[str]:
         """The answer's text, piece by piece; handlers hear all events meanwhile."""
@@ -386,6 +383,7 @@ class ChatStream(Listeners, AsyncOnly):
             if not isinstance(self._outcome, ChatResponse):
                 # Nothing more comes; an end without an error would look like a short answer.
                 raise copy.copy(self._outcome)
+            await self._drain_background()  # another task, or a handler, may have closed the stream
             return ()
         if self._is_new:
             self._take(await source.open())
@@ -481,8 +479,7 @@ class ChatStream(Listeners, AsyncOnly):
 
     async def _wind_up(self) -> None:
         await self._finish()
-        if self._background is not None:
-            await self._drain_background(self._background)
+        await self._drain_background()
         if isinstance(self._outcome, GenerationError):
             raise copy.copy(self._outcome)
 
@@ -542,20 +539,40 @@ class ChatStream(Listeners, AsyncOnly):
         if self._outcome is None and self._source.reader.end is None:
             self._source.abort(closed())
 
-    async def _drain_background(self, background: BackgroundHandlers) -> None:
-        """Wait until the background handlers have received all events.
+    async def _drain_background(self) -> None:
+        """Wait until the background handlers have received all events: the answer is complete."""
+        background = self._background
+        if background is not None:
+            await background.drain()
+            if background.has_failed:
+                raise closed()  # _fail takes the failure and raises it instead
+
+    async def _end_background(self, error: BaseException | None) -> None:
+        """Let the background handlers end, cancelled or with all events received.
 
         Raises:
-            Exception: what one of them raised, if nothing has raised it so far.
+            Exception: what one of them raised, if nothing has raised it and there is no ``error``.
         """
-        await background.drain()
-        failure = self._freeze().take_failure()
+        background = self._background
+        failure = None if background is None else await background.end(error)
         if failure is not None:
             self._outcome = stopped_by(failure)
             try:
                 raise failure
             finally:
                 del failure  # its traceback holds this frame
+
+    async def _stop(self, error: BaseException) -> BaseException:
+        """Close the connection for a handler's own exception, a cancellation or an exit, which leaves
+        unchanged; nothing but background handlers is awaited before it does."""
+        self._end(stopped_by(error))
+        if self._background is None:
+            return error
+        if isinstance(error, GeneratorExit):  # a coroutine that is collected cannot await
+            self._background.cancel_soon()
+            return error
+        failure = await self._background.end(error)
+        return error if failure is None else failure
 
     async def _fail(self, error: BaseException) -> BaseException:
         """The only way out with an error: facts added, connection closed, ``on_error`` told.
@@ -565,16 +582,18 @@ class ChatStream(Listeners, AsyncOnly):
         """
         self._busy = False
         routes, background = self._routes, self._background
-        if background is not None and isinstance(error, Exception):
-            error = self._freeze().take_failure() or error
         is_theirs = routes is not None and routes.was_raised(error)
+        if background is not None and background.has_failed and isinstance(error, Exception):
+            failure = background.take_failure()
+            assert failure is not None
+            if is_theirs:
+                failure.add_note(f"another handler raised {type(error).__name__} too")
+            else:
+                error.__traceback__ = None  # the source holds it, and its frames hold this stream
+            self._outcome = None  # a complete answer does not count: a handler has failed
+            return await self._stop(failure)
         if is_theirs or not isinstance(error, StreamChatError):
-            # A handler's own exception, a cancellation, an exit: not ours to keep or to dress, and
-            # nothing but background handlers may be awaited before a cancellation goes on.
-            self._end(stopped_by(error))
-            if background is not None:
-                await (background.drain() if isinstance(error, Exception) else background.cancel())
-            return error
+            return await self._stop(error)
         if self._told:
             return error  # raised again to whoever asks again
         self._told = True
@@ -584,10 +603,8 @@ class ChatStream(Listeners, AsyncOnly):
         self._add_facts(error)
         # A copy: the original's traceback holds this stream, and both would wait for the collector.
         self._end(copy.copy(error))
-        if background is not None:
-            await background.drain()
-            if (failure := background.take_failure()) is not None:
-                error.add_note(f"a background handler then raised {type(failure).__name__}")
+        if background is not None and (failure := await background.end(error)) is not None:
+            return failure
         await self._freeze().tell(error)
         return error
 
@@ -621,13 +638,14 @@ class ChatStream(Listeners, AsyncOnly):
         source: Source | None = getattr(self, "_source", None)
         if source is None or not source.attempts or self._outcome is not None:
             return
-        if self._background is not None:
-            self._background.cancel_soon()
+        background = self._background
+        is_at_work = background is not None and background.is_at_work
         shown, unfinished = repr(self), source.reader.end is None
         source.close()
-        if unfinished:
+        if unfinished or is_at_work:
+            when = "before its end" if unfinished else "while background handlers were at work"
             warnings.warn(
-                f"{shown} was dropped before its end; use `async with`, or await aclose()",
+                f"{shown} was dropped {when}; use `async with`, or await aclose()",
                 ResourceWarning,
                 source=self,
                 stacklevel=2,

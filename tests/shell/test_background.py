@@ -386,7 +386,7 @@ async def test_a_failure_of_the_stream_names_a_later_one_of_a_handler() -> None:
     stream = with_handler(paced(plain("a", "b")[:4], 0.1, done=False), log, every=10.0)
     with pytest.raises(StreamChatError, match="ended before") as caught:
         await stream
-    assert "a background handler then raised ValueError" in caught.value.__notes__
+    assert "a background handler raised ValueError too" in caught.value.__notes__
 
 
 async def test_leaving_with_an_error_keeps_that_error() -> None:
@@ -397,7 +397,7 @@ async def test_leaving_with_an_error_keeps_that_error() -> None:
                 if isinstance(event, ContentDelta):
                     await asyncio.sleep(0.1)
                     raise LookupError("body")
-    assert "a background handler raised ValueError before" in caught.value.__notes__
+    assert "a background handler raised ValueError too" in caught.value.__notes__
 
 
 async def test_leaving_raises_what_nobody_has_heard_of() -> None:

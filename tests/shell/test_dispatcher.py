@@ -420,6 +420,77 @@ async def test_what_is_meant_twice_is_called_twice() -> None:
     assert sorted(log) == sorted(["show"] * 3 + ["other"] + ["lambda", "wrapper", "show"] * 2)
 
 
+IN_A_LOOP = """
+for says in ("one", "two"):
+    @client.on_content_delta
+    def show(event, says=says):
+        log.append(says)
+"""
+NAMELESS = """
+@client.on_content_delta
+def _(event):
+    log.append("one")
+
+@client.on_content_delta
+def _(event):
+    log.append("two")
+"""
+
+
+def _plugin(dispatcher: Dispatcher, log: list[str], source: str, file: str) -> None:
+    exec(compile(source, file, "exec"), {"client": dispatcher, "log": log, "__name__": "plugin"})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("source", [IN_A_LOOP, NAMELESS])
+async def test_what_a_loop_defines_and_what_has_no_name_is_called_as_often(source: str) -> None:
+    dispatcher, log = Dispatcher(), []
+    _plugin(dispatcher, log, source, "cell")
+    await _hear(plain("a"), dispatcher)
+    assert log == ["one", "two"]
+
+
+@pytest.mark.parametrize("source", [IN_A_LOOP, NAMELESS])
+async def test_and_they_are_replaced_when_their_cell_is_run_again(source: str) -> None:
+    dispatcher, log = Dispatcher(), []
+    _plugin(dispatcher, log, source, "cell")
+    with pytest.warns(UserWarning, match="was registered before"):
+        _plugin(dispatcher, log, source, "cell")
+    await _hear(plain("a"), dispatcher)
+    assert log == ["one", "two"]
+
+
+async def test_a_script_whose_compiled_code_runs_again_replaces_too() -> None:
+    """As Streamlit does it: one code object, a new module each time."""
+    dispatcher, log = Dispatcher(), []
+    code = compile(CELL.format(says="script", options=""), "script.py", "exec")
+    exec(code, {"client": dispatcher, "log": log, "__name__": "__main__"})
+    with pytest.warns(UserWarning, match="was registered before"):
+        exec(code, {"client": dispatcher, "log": log, "__name__": "__main__"})
+    await _hear(plain("a"), dispatcher)
+    assert log == ["script"]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_modules_of_the_same_name_from_two_files_are_two() -> None:
+    """As plugins are loaded, and as doctests run."""
+    dispatcher, log = Dispatcher(), []
+    for says in ("one", "two"):
+        _plugin(dispatcher, log, CELL.format(says=says, options=""), f"{says}/plugin.py")
+    await _hear(plain("a"), dispatcher)
+    assert log == ["one", "two"]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+async def test_a_warning_that_is_an_error_leaves_what_was_registered() -> None:
+    dispatcher, log = Dispatcher(), []
+    _cell(dispatcher, log, "first")
+    with pytest.raises(UserWarning, match="was registered before"):
+        _cell(dispatcher, log, "second")
+    await _hear(plain("a"), dispatcher)
+    assert log == ["first"]
+
+
 async def test_middleware_that_is_defined_again_takes_its_earlier_place() -> None:
     cell = (
         "@client.middleware\ndef around(request, send):\n log.append(says)\n return send(request)"
@@ -431,6 +502,21 @@ async def test_middleware_that_is_defined_again_takes_its_earlier_place() -> Non
         exec(cell, {"client": client, "log": log, "says": "second", "__name__": "notebook"})
     await client.chat("Hi")
     assert log == ["second"]
+
+
+async def test_middleware_that_a_loop_defines_is_replaced_as_a_whole() -> None:
+    cell = (
+        "for n in (1, 2):\n @client.middleware\n def around(request, send, n=n):\n"
+        "  log.append((says, n))\n  return send(request)"
+    )
+    client, _ = client_over(Answer(body(plain("a"))))
+    log: list[tuple[str, int]] = []
+    names: dict[str, Any] = {"client": client, "log": log, "__name__": "notebook"}
+    exec(cell, names | {"says": "first"})
+    with pytest.warns(UserWarning, match="middleware around was registered before"):
+        exec(cell, names | {"says": "second"})
+    await client.chat("Hi")
+    assert log == [("second", 1), ("second", 2)]
 
 
 # --- removal -------------------------------------------------------------------------------------
