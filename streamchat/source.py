@@ -222,25 +222,27 @@ class Source:
         assert task is not None  # as aiohttp has it
         cancelling = task.cancelling()
         watchdog.begin_attempt(task)
+        result: Exchange | StreamChatError
         try:
-            exchange = await plan.transport.open(
+            result = await plan.transport.open(
                 plan.headers, self._body, connect_timeout=plan.timeout.connect, use=use
             )
         except StreamChatError as error:
-            if watchdog.is_interrupting:
-                task.uncancel()  # too late to interrupt
-            return error
-        except asyncio.CancelledError:
+            result = error
+        except BaseException as error:
             # Ours, or somebody else's, or both: as asyncio.timeout() tells them apart.
-            if not watchdog.is_interrupting or task.uncancel() > cancelling:
+            is_ours = watchdog.is_interrupting and task.uncancel() <= cancelling
+            if not is_ours or not isinstance(error, asyncio.CancelledError):
                 raise
             if self._aborted is not None or watchdog.passed is None:
                 return self._aborted or closed()
             phase, seconds = watchdog.passed
             return timed_out(plan.transport.host, phase, seconds, queued=use.queued)
+        finally:
+            watchdog.end_opening()
         if watchdog.is_interrupting:
             task.uncancel()  # too late to interrupt
-        return exchange
+        return result
 
     async def _first_event(
         self, exchange: Exchange

@@ -88,7 +88,7 @@ class Watchdog:
 
         (The exchange, and not the stream, which would live as long as the timer when it is dropped.)
         """
-        self._opening, self._exchange = None, exchange
+        self._exchange = exchange
 
     def begin_events(self) -> None:
         """The first event is there: from now on the pauses between events count."""
@@ -98,13 +98,23 @@ class Watchdog:
     def interrupt(self) -> None:
         """Cancel the task that opens the exchange, once, as ``asyncio.timeout`` does: see
         :attr:`is_interrupting`."""
-        if self._opening is not None and not self.is_interrupting:
+        task = self._opening
+        if task is None or self.is_interrupting:
+            return
+        if asyncio.current_task(self._loop) is task:
+            # Only once it waits: if it does not, it would be cancelled where it next does, after all this.
+            self._loop.call_soon(self.interrupt)
+        else:
             self.is_interrupting = True
-            self._opening.cancel()
+            task.cancel()
+
+    def end_opening(self) -> None:
+        """There is nothing left that :meth:`interrupt` could interrupt."""
+        self._opening = None
 
     def stop(self) -> None:
         """Look no more; no timer is left."""
-        self._exchange = self._opening = None
+        self._exchange = None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

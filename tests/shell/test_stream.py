@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import warnings
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -621,6 +622,90 @@ async def test_a_timeout_of_the_caller_is_the_callers() -> None:
             await make_stream(answer)
     assert not isinstance(caught.value, StreamTimeoutError)
     assert answer.closed
+
+
+class _Transport(FakeTransport):
+    """Requests are opened by a function of the test's."""
+
+    def __init__(self, opening: Callable[[_Transport], Awaitable[Answer]]) -> None:
+        super().__init__()
+        self._opening = opening
+
+    async def open(self, *args: Any, **options: Any) -> Answer:
+        return await self._opening(self)
+
+
+async def _break(transport: _Transport) -> Answer:
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        raise LookupError("broken by its cancellation") from None
+    raise AssertionError
+
+
+async def _fail(transport: _Transport) -> Answer:
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        raise TransportError("lost", kind="other") from None
+    raise AssertionError
+
+
+async def _answer(transport: _Transport) -> Answer:
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        return Answer(body(plain()))
+    raise AssertionError
+
+
+@pytest.mark.parametrize("opening", [_break, _fail, _answer])
+@pytest.mark.parametrize("limits", [{"total": 5}, {"first_event": 5, "total": None}])
+async def test_an_opening_that_turns_its_cancellation_into_something_else_leaves_none(
+    opening: Callable[[_Transport], Awaitable[Answer]], limits: dict[str, float | None]
+) -> None:
+    """Else asyncio.timeout() would not know its own cancellation afterwards."""
+    stream = make_stream(transport=_Transport(opening), timeout=Timeout(**limits))
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(LookupError, TransportError):
+        await stream
+    assert task.cancelling() == 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.sleep(2)
+
+
+async def _close_and_answer(transport: _Transport) -> Answer:
+    for user in transport.users:
+        user.abort(TransportError("the client was closed while the stream ran", kind="closed"))
+    return Answer(body(plain()))
+
+
+async def _close_and_fail(transport: _Transport) -> Answer:
+    await _close_and_answer(transport)
+    raise TransportError("lost", kind="other")
+
+
+async def _close_and_wait(transport: _Transport) -> Answer:
+    await _close_and_answer(transport)
+    await asyncio.sleep(100)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("opening", [_close_and_answer, _close_and_fail, _close_and_wait])
+async def test_a_stream_closed_by_the_task_that_opens_it_cancels_nothing_else(
+    opening: Callable[[_Transport], Awaitable[Answer]],
+) -> None:
+    """As a session's own tracing may do."""
+    stream = make_stream(transport=_Transport(opening))
+    with pytest.raises(TransportError, match="the client was closed"):
+        await stream
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(3)
+    assert asyncio.get_running_loop().time() == now + 3
 
 
 # --- retries -------------------------------------------------------------------------------------
