@@ -222,13 +222,14 @@ class Source:
         assert task is not None  # as aiohttp has it
         cancelling = task.cancelling()
         watchdog.begin_attempt(task)
-        result: Exchange | StreamChatError
         try:
-            result = await plan.transport.open(
+            exchange = await plan.transport.open(
                 plan.headers, self._body, connect_timeout=plan.timeout.connect, use=use
             )
         except StreamChatError as error:
-            result = error
+            if watchdog.is_interrupting:
+                task.uncancel()  # too late to interrupt
+            return error  # kept in no variable: its traceback holds this frame
         except BaseException as error:
             # Ours, or somebody else's, or both: as asyncio.timeout() tells them apart.
             is_ours = watchdog.is_interrupting and task.uncancel() <= cancelling
@@ -242,7 +243,7 @@ class Source:
             watchdog.end_opening()
         if watchdog.is_interrupting:
             task.uncancel()  # too late to interrupt
-        return result
+        return exchange
 
     async def _first_event(
         self, exchange: Exchange

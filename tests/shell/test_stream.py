@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -674,6 +675,29 @@ async def test_an_opening_that_turns_its_cancellation_into_something_else_leaves
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await asyncio.sleep(2)
+
+
+async def test_failures_of_earlier_tries_are_freed_at_once() -> None:
+    """No cycle through the frames in their tracebacks."""
+    left: list[weakref.ref[TransportError]] = []
+
+    async def fail_twice(transport: _Transport) -> Answer:
+        if len(left) == 2:
+            return Answer(body(plain()))
+        error = TransportError("lost", kind="reset")
+        left.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.collect()
+    gc.disable()
+    try:
+        await make_stream(transport=_Transport(fail_twice))
+        assert [ref() for ref in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 async def _close_and_answer(transport: _Transport) -> Answer:
