@@ -394,13 +394,13 @@ class Source:
 
     def abort(self, error: TransportError) -> None:
         """Close the connection now, and let whoever waits for it raise ``error``."""
-        self._aborted = self._aborted or error
+        is_first, self._aborted = self._aborted is None, self._aborted or error
         if self._watchdog is not None:
             self._watchdog.interrupt()
         self._stop_watching()
         if self._exchange is not None:
             self._exchange.abort(error)
-        if self._scope is not None:
+        if is_first and self._scope is not None:  # it refuses while it expires
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     def _stop_watching(self) -> None:

@@ -732,6 +732,20 @@ async def test_a_stream_closed_by_the_task_that_opens_it_cancels_nothing_else(
     assert asyncio.get_running_loop().time() == now + 3
 
 
+async def test_a_stream_can_be_closed_twice_at_once_in_the_pause_before_a_try() -> None:
+    """By itself and by its client, whose closing would end with asyncio's RuntimeError."""
+    transport = FakeTransport(Answer(status=503))
+    stream = make_stream(transport=transport, retry=Retry(attempts=2, base=10, cap=10))
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(1)
+    (user,) = transport.users
+    user.abort(TransportError("first", kind="closed"))
+    await asyncio.sleep(0)
+    user.abort(TransportError("second", kind="closed"))
+    with pytest.raises(TransportError, match="first"):
+        await waiting
+
+
 # --- retries -------------------------------------------------------------------------------------
 
 
