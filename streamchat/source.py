@@ -145,6 +145,7 @@ class Source:
                 plan.budget.refund()
                 self._body = b""
                 return result
+            result.__traceback__ = None  # it holds the frames that hold the failure
             if plan.pacer is not None:
                 plan.pacer.on_refusal(result, plan.retry)
             failure: StreamChatError = self._aborted or result
@@ -229,7 +230,7 @@ class Source:
         except StreamChatError as error:
             if watchdog.is_interrupting:
                 task.uncancel()  # too late to interrupt
-            return error  # kept in no variable: its traceback holds this frame
+            return error
         except BaseException as error:
             # Ours, or somebody else's, or both: as asyncio.timeout() tells them apart.
             is_ours = watchdog.is_interrupting and task.uncancel() <= cancelling

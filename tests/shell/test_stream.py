@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import warnings
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -677,27 +676,47 @@ async def test_an_opening_that_turns_its_cancellation_into_something_else_leaves
             await asyncio.sleep(2)
 
 
-async def test_failures_of_earlier_tries_are_freed_at_once() -> None:
-    """No cycle through the frames in their tracebacks."""
-    left: list[weakref.ref[TransportError]] = []
+async def _refuse(transport: _Transport) -> Answer:
+    raise ConnectError("refused", kind="refused")
 
-    async def fail_twice(transport: _Transport) -> Answer:
-        if len(left) == 2:
-            return Answer(body(plain()))
-        error = TransportError("lost", kind="reset")
-        left.append(weakref.ref(error))
-        try:
-            raise error
-        finally:
-            del error
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        _refuse,
+        lambda _: _answering(status=503),
+        lambda _: _answering(b": hello\n\n"),
+        lambda _: _answering(b"data: [DONE]\n\n"),
+    ],
+)
+async def test_failures_of_earlier_tries_are_freed_at_once(
+    opening: Callable[[_Transport], Awaitable[Answer]],
+) -> None:
+    """No cycle through the frames in their tracebacks."""
+    tries = 0
+
+    async def third_time(transport: _Transport) -> Answer:
+        nonlocal tries
+        tries += 1
+        return await (opening(transport) if tries < 3 else _answering(body(plain())))
 
     gc.collect()
     gc.disable()
     try:
-        await make_stream(transport=_Transport(fail_twice))
-        assert [ref() for ref in left] == [None, None]
+        others = _failures()
+        await make_stream(transport=_Transport(third_time))
+        assert _failures() == others
     finally:
         gc.enable()
+    assert tries == 3
+
+
+def _failures() -> list[StreamChatError]:
+    return [each for each in gc.get_objects() if isinstance(each, StreamChatError)]
+
+
+async def _answering(*steps: Any, **options: Any) -> Answer:
+    return Answer(*steps, **options)
 
 
 async def _close_and_answer(transport: _Transport) -> Answer:
