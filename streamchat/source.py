@@ -21,6 +21,7 @@ from streamchat.protocol.errors import (
     ProtocolError,
     StatusError,
     StreamChatError,
+    StreamTimeoutError,
     TransportError,
     TruncatedStreamError,
 )
@@ -230,6 +231,9 @@ class Source:
         except StreamChatError as error:
             if watchdog.is_interrupting:
                 task.uncancel()  # too late to interrupt
+            if isinstance(error, StreamTimeoutError) and watchdog.passed is not None:
+                # The limit for connecting was passed in the same turn. That one is tried again.
+                return timed_out(plan.transport.host, *watchdog.passed, queued=use.queued)
             return error
         except BaseException as error:
             # Ours, or somebody else's, or both: as asyncio.timeout() tells them apart.
@@ -238,8 +242,7 @@ class Source:
                 raise
             if self._aborted is not None or watchdog.passed is None:
                 return self._aborted or closed()
-            phase, seconds = watchdog.passed
-            return timed_out(plan.transport.host, phase, seconds, queued=use.queued)
+            return timed_out(plan.transport.host, *watchdog.passed, queued=use.queued)
         finally:
             watchdog.end_opening()
         if watchdog.is_interrupting:

@@ -70,7 +70,8 @@ class Watchdog:
         self.is_interrupting = False
         """Whether the task that opens the exchange was cancelled by :meth:`interrupt`."""
         self.passed: tuple[str, float] | None = None
-        """Which limit was passed while the exchange was being opened, and how long it is."""
+        """Which limit was passed in this attempt, and how long it is. One more turn of the loop may still
+        bring what was waited for."""
 
     def begin_attempt(self, task: asyncio.Task[Any]) -> None:
         """A request goes out now, from this task; look until :meth:`stop`.
@@ -156,9 +157,9 @@ class Watchdog:
             self._set()
         elif due != doubted:
             # If the loop itself was held up, bytes may lie in the socket: it gets to look once.
+            self.passed = due[1:]
             self._handle = self._loop.call_later(0, self._look, due)
         elif self._exchange is not None:
             self._exchange.abort(timed_out(self._host, due[1], due[2]))
         else:
-            self.passed = due[1:]
             self.interrupt()

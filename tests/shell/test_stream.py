@@ -751,6 +751,24 @@ async def test_a_stream_closed_by_the_task_that_opens_it_cancels_nothing_else(
     assert asyncio.get_running_loop().time() == now + 3
 
 
+async def _connect_within_five_seconds(transport: _Transport) -> Answer:
+    await asyncio.sleep(5)
+    raise StreamTimeoutError("no connection within 5 s", phase="connect", seconds=5)
+
+
+@pytest.mark.parametrize("limits", [{"first_event": 5}, {"total": 5}])
+async def test_of_two_limits_passed_at_once_connect_is_not_the_one_reported(
+    limits: dict[str, float],
+) -> None:
+    """It would be tried again, and Timeout(connect=5, first_event=5) would take three times as long."""
+    stream = make_stream(
+        transport=_Transport(_connect_within_five_seconds), timeout=Timeout(connect=5, **limits)
+    )
+    with pytest.raises(StreamTimeoutError) as caught:
+        await stream
+    assert (caught.value.phase, stream.attempts) == (next(iter(limits)), 1)
+
+
 async def test_a_stream_can_be_closed_twice_at_once_in_the_pause_before_a_try() -> None:
     """By itself and by its client, whose closing would end with asyncio's RuntimeError."""
     transport = FakeTransport(Answer(status=503))
