@@ -100,7 +100,7 @@ class Watchdog:
         """Cancel the task that opens the exchange, once, as ``asyncio.timeout`` does: see
         :attr:`is_interrupting`."""
         task = self._opening
-        if task is None or self.is_interrupting:
+        if task is None or self.is_interrupting or self._loop.is_closed():
             return
         if asyncio.current_task(self._loop) is task:
             # Only once it waits: if it does not, it would be cancelled where it next does, after all this.

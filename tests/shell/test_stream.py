@@ -39,7 +39,7 @@ from streamchat.protocol import EventReader, encode_event, encode_frame
 from streamchat.protocol.reader import Item
 from tests.fakes import Answer, FakeTransport, make_stream
 from tests.frames import body, cited, end, failed, pieces, plain, thinking, tools
-from tests.virtual import run_virtual
+from tests.virtual import VirtualLoop, run_virtual
 
 FLOWS = {"plain": plain, "cited": cited, "thinking": thinking, "tools": tools}
 
@@ -749,6 +749,26 @@ async def test_a_stream_closed_by_the_task_that_opens_it_cancels_nothing_else(
     now = asyncio.get_running_loop().time()
     await asyncio.sleep(3)
     assert asyncio.get_running_loop().time() == now + 3
+
+
+def test_a_stream_that_its_closed_loop_left_opening_can_be_closed() -> None:
+    """By its client, from the next loop: that closes all streams there are."""
+    loop = VirtualLoop()
+    transport = FakeTransport(Answer(before_headers=100))
+
+    async def begin() -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(anext(make_stream(transport=transport)))
+        await asyncio.sleep(1)
+        return task
+
+    task = loop.run_until_complete(begin())
+    loop.set_exception_handler(lambda _, __: None)  # the task is left pending
+    loop.close()
+    (user,) = transport.users
+    user.abort(TransportError("the client was closed while the stream ran", kind="closed"))
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    coroutine.close()
 
 
 async def _connect_within_five_seconds(transport: _Transport) -> Answer:
