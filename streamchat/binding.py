@@ -41,6 +41,8 @@ def compile_routes(
         kept: where routes are found and left, unless something in them is for this stream alone.
     """
     if not registrations:
+        if kept is not None:
+            kept.last = None  # it holds functions that were removed meanwhile
         return Routes(NO_CALLS, (), ())
     if kept is not None and (last := kept.last) is not None and last[0] == registrations:
         return last[1].for_another_stream()

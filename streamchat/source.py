@@ -21,6 +21,7 @@ from streamchat.protocol.errors import (
     ProtocolError,
     StatusError,
     StreamChatError,
+    StreamTimeoutError,
     TransportError,
     TruncatedStreamError,
 )
@@ -145,6 +146,7 @@ class Source:
                 plan.budget.refund()
                 self._body = b""
                 return result
+            result.__traceback__ = None  # it holds the frames that hold the failure
             if plan.pacer is not None:
                 plan.pacer.on_refusal(result, plan.retry)
             failure: StreamChatError = self._aborted or result
@@ -229,15 +231,20 @@ class Source:
         except StreamChatError as error:
             if watchdog.is_interrupting:
                 task.uncancel()  # too late to interrupt
+            if isinstance(error, StreamTimeoutError) and watchdog.passed is not None:
+                # The limit for connecting was passed in the same turn. That one is tried again.
+                return timed_out(plan.transport.host, *watchdog.passed, queued=use.queued)
             return error
-        except asyncio.CancelledError:
+        except BaseException as error:
             # Ours, or somebody else's, or both: as asyncio.timeout() tells them apart.
-            if not watchdog.is_interrupting or task.uncancel() > cancelling:
+            is_ours = watchdog.is_interrupting and task.uncancel() <= cancelling
+            if not is_ours or not isinstance(error, asyncio.CancelledError):
                 raise
             if self._aborted is not None or watchdog.passed is None:
                 return self._aborted or closed()
-            phase, seconds = watchdog.passed
-            return timed_out(plan.transport.host, phase, seconds, queued=use.queued)
+            return timed_out(plan.transport.host, *watchdog.passed, queued=use.queued)
+        finally:
+            watchdog.end_opening()
         if watchdog.is_interrupting:
             task.uncancel()  # too late to interrupt
         return exchange
@@ -391,13 +398,13 @@ class Source:
 
     def abort(self, error: TransportError) -> None:
         """Close the connection now, and let whoever waits for it raise ``error``."""
-        self._aborted = self._aborted or error
+        is_first, self._aborted = self._aborted is None, self._aborted or error
         if self._watchdog is not None:
             self._watchdog.interrupt()
         self._stop_watching()
         if self._exchange is not None:
             self._exchange.abort(error)
-        if self._scope is not None:
+        if is_first and self._scope is not None:  # it refuses while it expires
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     def _stop_watching(self) -> None:

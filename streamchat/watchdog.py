@@ -70,7 +70,8 @@ class Watchdog:
         self.is_interrupting = False
         """Whether the task that opens the exchange was cancelled by :meth:`interrupt`."""
         self.passed: tuple[str, float] | None = None
-        """Which limit was passed while the exchange was being opened, and how long it is."""
+        """Which limit was passed in this attempt, and how long it is. One more turn of the loop may still
+        bring what was waited for."""
 
     def begin_attempt(self, task: asyncio.Task[Any]) -> None:
         """A request goes out now, from this task; look until :meth:`stop`.
@@ -88,7 +89,7 @@ class Watchdog:
 
         (The exchange, and not the stream, which would live as long as the timer when it is dropped.)
         """
-        self._opening, self._exchange = None, exchange
+        self._exchange = exchange
 
     def begin_events(self) -> None:
         """The first event is there: from now on the pauses between events count."""
@@ -98,13 +99,23 @@ class Watchdog:
     def interrupt(self) -> None:
         """Cancel the task that opens the exchange, once, as ``asyncio.timeout`` does: see
         :attr:`is_interrupting`."""
-        if self._opening is not None and not self.is_interrupting:
+        task = self._opening
+        if task is None or self.is_interrupting or self._loop.is_closed():
+            return
+        if asyncio.current_task(self._loop) is task:
+            # Only once it waits: if it does not, it would be cancelled where it next does, after all this.
+            self._loop.call_soon(self.interrupt)
+        else:
             self.is_interrupting = True
-            self._opening.cancel()
+            task.cancel()
+
+    def end_opening(self) -> None:
+        """There is nothing left that :meth:`interrupt` could interrupt."""
+        self._opening = None
 
     def stop(self) -> None:
         """Look no more; no timer is left."""
-        self._exchange = self._opening = None
+        self._exchange = None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -146,9 +157,9 @@ class Watchdog:
             self._set()
         elif due != doubted:
             # If the loop itself was held up, bytes may lie in the socket: it gets to look once.
+            self.passed = due[1:]
             self._handle = self._loop.call_later(0, self._look, due)
         elif self._exchange is not None:
             self._exchange.abort(timed_out(self._host, due[1], due[2]))
         else:
-            self.passed = due[1:]
             self.interrupt()

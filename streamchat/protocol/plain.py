@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from types import GenericAlias
 from typing import Any, NoReturn, Protocol, TypeGuard
 
 import attrs
@@ -203,11 +204,11 @@ def _copied_fields(instance: Any, fields: FieldList, levels: int, omit_none: boo
     copy: dict[str, Any] = {}
     for name, is_discriminator, default in fields:
         value = getattr(instance, name)
-        if value.__class__ is str and value.isascii():
+        if name == "extra" and (others := _other_fields(value, "$", omit_none)) is not None:
+            copy |= copied(others, levels + 1, omit_none)
+        elif value.__class__ is str and value.isascii():
             if is_discriminator or default is _ALWAYS or value != default:
                 copy[name] = value
-        elif name == "extra":
-            copy |= copied(value, levels + 1, omit_none)
         elif is_discriminator:
             if value is not None:
                 copy[name] = copied(value, levels, omit_none)
@@ -258,7 +259,8 @@ def _plain_or_why_not(value: Any, path: str, *, levels: int = 1, omit_none: bool
     if by_pydantic is not None:
         return _plain_or_why_not(by_pydantic, path, levels=levels - 1, omit_none=omit_none)
     if attrs.has(cls):
-        return _plain_or_why_not(as_dict(value), path, levels=levels, omit_none=omit_none)
+        fields = _fields_of(value, _field_list(cls), path, omit_none)
+        return _plain_or_why_not(fields, path, levels=levels, omit_none=omit_none)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
 
 
@@ -320,31 +322,42 @@ def _through_text(write: Callable[..., str], value: Any, **options: bool) -> Any
 def as_dict(instance: Any) -> dict[str, Any]:
     """The wire's fields of an attrs object, one level deep, in wire order.
 
-    Left out: what equals its default (the wire sends no empty fields), private
-    fields, and the field named ``extra``, whose keys stand beside the others. Always kept: the
+    Left out: what equals its default (the wire sends no empty fields), private fields, and the field
+    named ``extra`` if it holds a dict, whose keys stand beside the others. Always kept: the
     discriminators ``type`` and ``role`` unless they are ``None``.
     """
-    return _fields_of(instance, _field_list(_class_of(instance)))
+    return _fields_of(instance, _field_list(_class_of(instance)), "$", omit_none=False)
 
 
 _ALWAYS = object()
 """In place of the default of a field that is always written."""
 FieldList = tuple[tuple[str, bool, Any], ...]
-"""Names of fields, whether they are a discriminator, and their default."""
+"""Names of fields, whether they are a discriminator, and their default: itself, or, if it may be another
+for each instance, the ``attrs.Factory`` that makes it."""
 
 
-def _fields_of(instance: Any, fields: FieldList) -> dict[str, Any]:
+def _fields_of(instance: Any, fields: FieldList, path: str, omit_none: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, is_discriminator, default in fields:
         value = getattr(instance, name)
-        if name == "extra":
-            found.update(value)
+        if name == "extra" and (others := _other_fields(value, path, omit_none)) is not None:
+            found.update(others)
         elif is_discriminator:
             if value is not None:
                 found[name] = value
-        elif default is _ALWAYS or value != default:
+        elif default is _ALWAYS or value != (
+            default.factory() if default.__class__ is _FACTORY else default
+        ):
             found[name] = value
     return found
+
+
+def _other_fields(extra: Any, path: str, omit_none: bool) -> Mapping[str, Any] | None:
+    """The fields in ``extra``, one level deep; ``None`` if it is no dict, but a field like others."""
+    if is_mapping(extra):
+        return extra
+    fields = dumped(extra, _inside(path, ".extra"), omit_none=omit_none)
+    return fields if is_mapping(fields) else None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -361,8 +374,13 @@ def _default_of(field: attrs.Attribute[Any]) -> Any:
     default: Any = field.default
     if default is attrs.NOTHING or getattr(default, "takes_self", False):
         return _ALWAYS
-    factory = getattr(default, "factory", None)
-    return default if factory is None else factory()
+    factory: Any = getattr(default, "factory", _ALWAYS)
+    return factory() if isinstance(factory, _CLASSES) else default
+
+
+_FACTORY: Any = attrs.Factory
+_CLASSES: Any = (type, GenericAlias)
+"""Factories that make equal objects. What a function makes may depend on a clock or on settings."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -370,7 +388,10 @@ def _kept_fields(cls: Any) -> FieldList | None:
     """The fields of a class whose instances are copied as attrs objects; None for any other class."""
     if issubclass(cls, str | int | float | list | tuple | Mapping) or _writer(cls) is not None:
         return None
-    return _field_list(cls) if attrs.has(cls) else None
+    fields = _field_list(cls) if attrs.has(cls) else ()
+    if not fields or any(default.__class__ is _FACTORY for *_, default in fields):
+        return None
+    return fields
 
 
 def encode_json(value: Any) -> bytes:

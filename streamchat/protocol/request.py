@@ -269,10 +269,7 @@ def _as_thinking(value: Any) -> Any:
 
 def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     for position, item in _items(field.name, value):
-        function = item.get("function") if item.__class__ is dict else None
-        if function.__class__ is dict and function.get("name").__class__ is str:
-            continue  # as most are
-        if isinstance(item, Tool):
+        if _is_usual_tool(item) or isinstance(item, Tool):
             continue
         if not is_mapping(item):
             raise TypeError(
@@ -288,6 +285,12 @@ def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
                 f"{field.name}[{position}] must look like "
                 '{"type": "function", "function": {"name": "...", "parameters": {...}}}'
             )
+
+
+def _is_usual_tool(item: Any) -> bool:
+    """Whether it is a dict with a named function, as most are; others may be tools too."""
+    function: Any = item.get("function") if item.__class__ is dict else item
+    return function.__class__ is dict and function.get("name").__class__ is str
 
 
 def check_names(options: Iterable[str]) -> None:

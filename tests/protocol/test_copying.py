@@ -249,3 +249,81 @@ def test_a_usual_request_is_copied_once(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert b'"messages":[{"role":"user","content":"Hi"}' in asked.encode(is_untouched=True)
     assert made == []
+
+
+def _copies(value: Any, *, omit_none: bool = False) -> list[Any]:
+    """The copy, alone and beside what only the long way copies."""
+    return [
+        to_plain(value, omit_none=omit_none),
+        to_plain([value, OrderedDict()], omit_none=omit_none)[0],
+        plain._plain_or_why_not(value, "$", levels=MAX_COPIED_DEPTH, omit_none=omit_none),
+    ]
+
+
+class Aliased(pydantic.BaseModel):
+    name_: str = pydantic.Field("x", alias="name")
+    note: str | None = None
+
+
+@attrs.define
+class WithExtra:
+    a: int = 1
+    extra: Any = None
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({"b": 2}, {"b": 2}),
+        (MappingProxyType({"b": 2}), {"b": 2}),
+        (WithExtra(5, {"c": 3}), {"extra": {"a": 5, "c": 3}}),
+        (Aliased(), {"name": "x", "note": None}),
+        (None, {}),
+        ("abc", {"extra": "abc"}),
+        ("", {"extra": ""}),
+        ("\xe9", {"extra": "\xe9"}),
+        (7, {"extra": 7}),
+        ([1, "x"], {"extra": [1, "x"]}),
+        ([("b", 2)], {"extra": [["b", 2]]}),
+    ],
+)
+def test_extra_is_merged_if_it_is_a_dict_and_a_field_otherwise(
+    extra: Any, expected: dict[str, Any]
+) -> None:
+    for value in (WithExtra(extra=extra), {"k": WithExtra(extra=extra)}):
+        for copy in _copies(value):
+            assert (copy if value.__class__ is WithExtra else copy["k"]) == expected
+
+
+def test_extra_of_a_pydantic_class_leaves_out_none_as_elsewhere() -> None:
+    assert _copies(WithExtra(extra=Aliased()), omit_none=True) == [{"name": "x"}] * 3
+
+
+def test_extra_that_holds_its_own_object_is_too_deep() -> None:
+    value = WithExtra()
+    value.extra = value
+    with pytest.raises(ValueError, match="nested too deeply, or contains itself"):
+        to_plain(value)
+
+
+class WithAny(pydantic.BaseModel):
+    value: Any = None
+
+
+def test_an_extra_that_cannot_write_itself_is_named_by_its_place() -> None:
+    with pytest.raises(ValueError, match=r"^tools\[0\]\.extra is of type WithAny"):
+        to_plain([WithExtra(extra=WithAny(value=object()))], "tools")
+
+
+def test_a_default_that_a_function_makes_is_asked_for_each_time() -> None:
+    locale = "en"
+
+    @attrs.define
+    class Localised:
+        locale: str = attrs.field(factory=lambda: locale)
+        tags: list[str] = attrs.field(factory=lambda: [locale])
+
+    assert _copies(Localised()) == [{}] * 3
+    english, locale = Localised(), "de"
+    assert _copies(english) == [{"locale": "en", "tags": ["en"]}] * 3
+    assert _copies(Localised()) == [{}] * 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -835,3 +836,20 @@ async def test_a_filtered_event_awaits_nothing() -> None:
     coroutines = [name for name, is_coroutine in _called(anext(stream)) if is_coroutine]
     assert coroutines == ["__anext__"]
     await stream.aclose()
+
+
+async def test_a_removed_handler_is_freed_with_the_next_stream() -> None:
+    """Although the routes of a stream are kept for the next one."""
+
+    class Owner:
+        def show(self, event: ContentDelta) -> None: ...
+
+    dispatcher, owner = Dispatcher(), Owner()
+    show = owner.show
+    dispatcher.on_content_delta(show)
+    await make_stream(Answer(body(plain())), handlers=[dispatcher])
+    dispatcher.remove(show)
+    left = weakref.ref(owner)
+    del owner, show
+    await make_stream(Answer(body(plain())), handlers=[dispatcher])
+    assert left() is None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import warnings
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ from streamchat.protocol import EventReader, encode_event, encode_frame
 from streamchat.protocol.reader import Item
 from tests.fakes import Answer, FakeTransport, make_stream
 from tests.frames import body, cited, end, failed, pieces, plain, thinking, tools
-from tests.virtual import run_virtual
+from tests.virtual import VirtualLoop, run_virtual
 
 FLOWS = {"plain": plain, "cited": cited, "thinking": thinking, "tools": tools}
 
@@ -621,6 +622,185 @@ async def test_a_timeout_of_the_caller_is_the_callers() -> None:
             await make_stream(answer)
     assert not isinstance(caught.value, StreamTimeoutError)
     assert answer.closed
+
+
+class _Transport(FakeTransport):
+    """Requests are opened by a function of the test's."""
+
+    def __init__(self, opening: Callable[[_Transport], Awaitable[Answer]]) -> None:
+        super().__init__()
+        self._opening = opening
+
+    async def open(self, *args: Any, **options: Any) -> Answer:
+        return await self._opening(self)
+
+
+async def _break(transport: _Transport) -> Answer:
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        raise LookupError("broken by its cancellation") from None
+    raise AssertionError
+
+
+async def _fail(transport: _Transport) -> Answer:
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        raise TransportError("lost", kind="other") from None
+    raise AssertionError
+
+
+async def _answer(transport: _Transport) -> Answer:
+    try:
+        await asyncio.sleep(100)
+    except asyncio.CancelledError:
+        return Answer(body(plain()))
+    raise AssertionError
+
+
+@pytest.mark.parametrize("opening", [_break, _fail, _answer])
+@pytest.mark.parametrize("limits", [{"total": 5}, {"first_event": 5, "total": None}])
+async def test_an_opening_that_turns_its_cancellation_into_something_else_leaves_none(
+    opening: Callable[[_Transport], Awaitable[Answer]], limits: dict[str, float | None]
+) -> None:
+    """Else asyncio.timeout() would not know its own cancellation afterwards."""
+    stream = make_stream(transport=_Transport(opening), timeout=Timeout(**limits))
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(LookupError, TransportError):
+        await stream
+    assert task.cancelling() == 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.sleep(2)
+
+
+async def _refuse(transport: _Transport) -> Answer:
+    raise ConnectError("refused", kind="refused")
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        _refuse,
+        lambda _: _answering(status=503),
+        lambda _: _answering(b": hello\n\n"),
+        lambda _: _answering(b"data: [DONE]\n\n"),
+    ],
+)
+async def test_failures_of_earlier_tries_are_freed_at_once(
+    opening: Callable[[_Transport], Awaitable[Answer]],
+) -> None:
+    """No cycle through the frames in their tracebacks."""
+    tries = 0
+
+    async def third_time(transport: _Transport) -> Answer:
+        nonlocal tries
+        tries += 1
+        return await (opening(transport) if tries < 3 else _answering(body(plain())))
+
+    gc.collect()
+    gc.disable()
+    try:
+        others = _failures()
+        await make_stream(transport=_Transport(third_time))
+        assert _failures() == others
+    finally:
+        gc.enable()
+    assert tries == 3
+
+
+def _failures() -> list[StreamChatError]:
+    return [each for each in gc.get_objects() if isinstance(each, StreamChatError)]
+
+
+async def _answering(*steps: Any, **options: Any) -> Answer:
+    return Answer(*steps, **options)
+
+
+async def _close_and_answer(transport: _Transport) -> Answer:
+    for user in transport.users:
+        user.abort(TransportError("the client was closed while the stream ran", kind="closed"))
+    return Answer(body(plain()))
+
+
+async def _close_and_fail(transport: _Transport) -> Answer:
+    await _close_and_answer(transport)
+    raise TransportError("lost", kind="other")
+
+
+async def _close_and_wait(transport: _Transport) -> Answer:
+    await _close_and_answer(transport)
+    await asyncio.sleep(100)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("opening", [_close_and_answer, _close_and_fail, _close_and_wait])
+async def test_a_stream_closed_by_the_task_that_opens_it_cancels_nothing_else(
+    opening: Callable[[_Transport], Awaitable[Answer]],
+) -> None:
+    """As a session's own tracing may do."""
+    stream = make_stream(transport=_Transport(opening))
+    with pytest.raises(TransportError, match="the client was closed"):
+        await stream
+    task = asyncio.current_task()
+    assert task is not None and task.cancelling() == 0
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(3)
+    assert asyncio.get_running_loop().time() == now + 3
+
+
+def test_a_stream_that_its_closed_loop_left_opening_can_be_closed() -> None:
+    """By its client, from the next loop: that closes all streams there are."""
+    loop = VirtualLoop()
+    transport = FakeTransport(Answer(before_headers=100))
+
+    async def begin() -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(anext(make_stream(transport=transport)))
+        await asyncio.sleep(1)
+        return task
+
+    task = loop.run_until_complete(begin())
+    loop.set_exception_handler(lambda _, __: None)  # the task is left pending
+    loop.close()
+    (user,) = transport.users
+    user.abort(TransportError("the client was closed while the stream ran", kind="closed"))
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    coroutine.close()
+
+
+async def _connect_within_five_seconds(transport: _Transport) -> Answer:
+    await asyncio.sleep(5)
+    raise StreamTimeoutError("no connection within 5 s", phase="connect", seconds=5)
+
+
+@pytest.mark.parametrize("limits", [{"first_event": 5}, {"total": 5}])
+async def test_of_two_limits_passed_at_once_connect_is_not_the_one_reported(
+    limits: dict[str, float],
+) -> None:
+    """It would be tried again, and Timeout(connect=5, first_event=5) would take three times as long."""
+    stream = make_stream(
+        transport=_Transport(_connect_within_five_seconds), timeout=Timeout(connect=5, **limits)
+    )
+    with pytest.raises(StreamTimeoutError) as caught:
+        await stream
+    assert (caught.value.phase, stream.attempts) == (next(iter(limits)), 1)
+
+
+async def test_a_stream_can_be_closed_twice_at_once_in_the_pause_before_a_try() -> None:
+    """By itself and by its client, whose closing would end with asyncio's RuntimeError."""
+    transport = FakeTransport(Answer(status=503))
+    stream = make_stream(transport=transport, retry=Retry(attempts=2, base=10, cap=10))
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(1)
+    (user,) = transport.users
+    user.abort(TransportError("first", kind="closed"))
+    await asyncio.sleep(0)
+    user.abort(TransportError("second", kind="closed"))
+    with pytest.raises(TransportError, match="first"):
+        await waiting
 
 
 # --- retries -------------------------------------------------------------------------------------
