@@ -7,7 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, cast
 
 __all__ = [
     "checked_callable",
@@ -22,8 +22,8 @@ __all__ = [
 
 def name_of(function: Any) -> str:
     """How an error names a function."""
-    while isinstance(function, functools.partial) and not hasattr(function, "__qualname__"):
-        function = function.func
+    if isinstance(function, functools.partial):
+        return name_of(cast("Any", function).func)
     return getattr(function, "__qualname__", None) or repr(function)
 
 
