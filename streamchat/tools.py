@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import (
@@ -264,7 +265,8 @@ def tool(
         if inner is not None:
             callee = functools.partial(inner.__wrapped__, *callee.args, **callee.keywords)
         if not callable(callee) or isinstance(callee, type):
-            raise TypeError(f"tool() takes a function, not {function!r}")
+            given = function if isinstance(function, type) else type(function)
+            raise TypeError(f"tool() takes a function, not {given.__name__}")
         if isinstance(callee, FunctionTool):
             raise TypeError(f"{callee.name} is a tool already")
         chosen = name if name is not None else inner.name if inner else _name_of_tool(callee)
@@ -279,7 +281,9 @@ def tool(
                 "last one its result"
             )
         checked_timeout(timeout, f"timeout= of tool {chosen}")
-        parameters = Parameters.of(callee, chosen, inject=Context, skip_first=bool(binding))
+        parameters = Parameters.of(
+            callee, chosen, inject=Context, known=_known(), skip_first=bool(binding)
+        )
         told = parameters.description if description is None else description
         return FunctionTool(
             FunctionSpec(chosen, parameters.schema, told or None),
@@ -291,6 +295,11 @@ def tool(
         )
 
     return make if function is None else make(function)
+
+
+def _known() -> dict[str, Any]:
+    """How annotations write the context. Type checkers alone may have imported it: nobody else needs it."""
+    return {"Context": Context, "streamchat": sys.modules["streamchat"]}
 
 
 class _Unwrapped(NamedTuple):
