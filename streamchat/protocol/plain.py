@@ -42,6 +42,7 @@ __all__ = [
     "nested_too_deeply",
     "repair_surrogates",
     "to_plain",
+    "writes_itself",
 ]
 
 MAX_DEPTH = 200
@@ -255,7 +256,7 @@ def _plain_or_why_not(value: Any, path: str, *, levels: int = 1, omit_none: bool
         ]
     cls = _class_of(value)
     by_pydantic = dumped(value, path, omit_none=omit_none)
-    if by_pydantic is not None:
+    if by_pydantic is not None or writes_itself(cls):
         return _plain_or_why_not(by_pydantic, path, levels=levels - 1, omit_none=omit_none)
     if attrs.has(cls):
         return _plain_or_why_not(as_dict(value), path, levels=levels, omit_none=omit_none)
@@ -277,6 +278,8 @@ _PLAIN_CLASSES: frozenset[type] = frozenset({dict, str, list, tuple, int, float,
 def dumped(value: Any, path: str, *, omit_none: bool = False) -> Any:
     """An instance of a pydantic class as pydantic writes it in JSON; ``None`` for anything else.
 
+    ``None`` may be such a value too; :func:`writes_itself` tells the two apart.
+
     Fields have the names they are written with (aliases). A class is recognised by its methods, those
     of pydantic 1 and pydantic's dataclasses too: pydantic is not imported.
 
@@ -297,9 +300,16 @@ def dumped(value: Any, path: str, *, omit_none: bool = False) -> Any:
     problem: str
     try:
         return write(value, by_alias=True, exclude_none=omit_none)
+    except Warning:  # turned into an exception by a filter; its words quote the value
+        problem = "a field holds another type than it declares"
     except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
         problem = str(error)[:200]
     raise ValueError(f"{path} is of type {cls.__name__}, which cannot write itself: {problem}")
+
+
+def writes_itself(cls: Any) -> bool:
+    """Whether it is a pydantic class: what :func:`dumped` returns of its instances is their value."""
+    return cls not in _PLAIN_CLASSES and _writer(cls) is not None
 
 
 def _writer(cls: Any) -> Callable[..., Any] | None:
