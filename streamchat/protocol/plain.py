@@ -122,11 +122,11 @@ def to_plain(
     """Return an independent plain copy of ``value``.
 
     Args:
-        value: plain data, tuples, mappings with ``str`` keys, attrs objects (see
-            :func:`as_dict`) or instances of pydantic classes.
+        value: plain data, tuples, mappings with ``str`` keys, our records (see :func:`as_dict`),
+            attrs objects of the user's (all their public fields) or instances of pydantic classes.
         path: how the value is named in an error.
         levels: how many levels of nesting are allowed.
-        omit_none: leave out the fields of pydantic objects that are ``None``, as for objects of a
+        omit_none: leave out the fields of such objects that are ``None``, as for objects of a
             request. Not below the key ``data``, which holds a document of the user's: there, as
             everywhere without this, they are ``null``. Plain data is copied as it is, always.
 
@@ -259,8 +259,22 @@ def _plain_or_why_not(value: Any, path: str, *, levels: int = 1, omit_none: bool
     if by_pydantic is not None or writes_itself(cls):
         return _plain_or_why_not(by_pydantic, path, levels=levels - 1, omit_none=omit_none)
     if attrs.has(cls):
-        return _plain_or_why_not(as_dict(value), path, levels=levels, omit_none=omit_none)
+        fields = as_dict(value) if is_of_wire(cls) else _whole(value, omit_none)
+        return _plain_or_why_not(fields, path, levels=levels, omit_none=omit_none)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
+
+
+def is_of_wire(cls: Any) -> bool:
+    """Whether it is one of our records, whose defaults the server knows; not an attrs class of the user's."""
+    return bool(getattr(cls, "_leaves_out_defaults", False))
+
+
+def _whole(instance: Any, omit_none: bool) -> dict[str, Any]:
+    """All public fields of an attrs object of the user's: one that equals its default says as much."""
+    cls = _class_of(instance)
+    names = [field.name for field in attrs.fields(cls) if not field.name.startswith("_")]
+    fields = {name: getattr(instance, name) for name in names}
+    return {name: item for name, item in fields.items() if not (omit_none and item is None)}
 
 
 def _inside(path: str, part: str) -> str:
@@ -328,7 +342,7 @@ def _through_text(write: Callable[..., str], value: Any, **options: bool) -> Any
 
 
 def as_dict(instance: Any) -> dict[str, Any]:
-    """The wire's fields of an attrs object, one level deep, in wire order.
+    """The wire's fields of a record, one level deep, in wire order.
 
     Left out: what equals its default (the wire sends no empty fields, protocol.md 4), private
     fields, and the field named ``extra``, whose keys stand beside the others. Always kept: the
@@ -377,10 +391,10 @@ def _default_of(field: attrs.Attribute[Any]) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _kept_fields(cls: Any) -> FieldList | None:
-    """The fields of a class whose instances are copied as attrs objects; None for any other class."""
+    """The fields of one of our records, which are copied by them; None for any other class."""
     if issubclass(cls, str | int | float | list | tuple | Mapping) or _writer(cls) is not None:
         return None
-    return _field_list(cls) if attrs.has(cls) else None
+    return _field_list(cls) if attrs.has(cls) and is_of_wire(cls) else None
 
 
 def encode_json(value: Any) -> bytes:
