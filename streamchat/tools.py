@@ -91,6 +91,11 @@ class FunctionTool(Tool, Generic[P, R]):
         """The function itself, for :mod:`inspect`."""
         return self._callee
 
+    @property
+    def __isabstractmethod__(self) -> bool:
+        """Whether the function is abstract, and so the class that holds it."""
+        return getattr(self._callee, "__isabstractmethod__", False)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself."""
         return self._callee(*args, **kwargs)
@@ -362,6 +367,8 @@ def _as_tool(item: Any, position: int) -> FunctionTool[..., Any]:
             function: object = item.__func__
             if isinstance(function, FunctionTool):  # @classmethod around @tool, since Python 3.13
                 item = cast("FunctionTool[..., Any]", function).__get__(item.__self__)
+        if item is None:  # tool(None) is a decorator
+            raise TypeError("tool() takes a function, not NoneType")
         made = cast(
             "FunctionTool[..., Any]", item if isinstance(item, FunctionTool) else tool(item)
         )

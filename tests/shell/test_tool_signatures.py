@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, cast
 
+import pydantic
 import pytest
 
 from streamchat import Context as Ours
@@ -263,3 +265,71 @@ def test_another_class_of_that_name_stays_what_it_is() -> None:
     )
     with pytest.raises(TypeError, match="ctx: Context is not a type that JSON can hold"):
         tool(scope["look"])
+
+
+# --- classes that hold tools ---------------------------------------------------------------------
+
+
+class Abstract(abc.ABC):
+    @tool
+    @abc.abstractmethod
+    def look(self, item: str) -> str:
+        """Look. item: a thing"""
+
+
+class Concrete(Abstract):
+    @tool
+    def look(self, item: str) -> str:
+        return f"found {item}"
+
+
+class Ignoring(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(ignored_types=(FunctionTool,))
+    word: str = "hi"
+
+    @tool
+    def look(self, item: str) -> str:
+        return f"{self.word} {item}"
+
+
+class Plain(pydantic.BaseModel):
+    word: str = "hi"
+
+    def look(self, item: str) -> str:
+        return f"{self.word} {item}"
+
+
+class Pair(NamedTuple):
+    word: str
+
+    @tool
+    def look(self, item: str) -> str:
+        return f"{self.word} {item}"
+
+
+def test_a_class_with_an_abstract_tool_is_abstract() -> None:
+    """As with the method itself."""
+    with pytest.raises(TypeError, match="abstract"):
+        Abstract()  # type: ignore[abstract]
+
+
+HOLDERS = [
+    (Concrete(), "found pen"),
+    (Ignoring(), "hi pen"),
+    (Plain(), "hi pen"),
+    (Pair("hi"), "hi pen"),
+]
+
+
+@pytest.mark.parametrize(("holder", "expected"), HOLDERS)
+async def test_every_kind_of_class_can_hold_tools(holder: Any, expected: str) -> None:
+    one = made(holder.look)
+    assert list(one.parameters["properties"]) == ["item"]
+    assert await one.run(call_of("look")) == expected
+
+
+@pytest.mark.parametrize("given", [None, 3, b"x", [tool(greet)], object()])
+def test_what_is_not_a_function_is_named_by_its_place(given: Any) -> None:
+    words = rf"^tools\[1\]: tool\(\) takes a function, not {type(given).__name__}$"
+    with pytest.raises(TypeError, match=words):
+        as_tools([greet, given])
