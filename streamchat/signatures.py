@@ -52,7 +52,8 @@ def checked_callable(function: Any, role: str) -> None:
         TypeError: not callable, or a generator function; ``role`` says what it was to be.
     """
     if not callable(function):
-        raise TypeError(f"a {role} must be callable, not {type(function).__name__}")
+        article = "an" if role[0] in "aeiou" else "a"
+        raise TypeError(f"{article} {role} must be callable, not {type(function).__name__}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{role} {name_of(function)} is a generator: nobody would iterate over it")
 
