@@ -20,6 +20,10 @@ __all__ = [
 ]
 
 
+MOST_WRAPPERS = 100
+"""Wrappers around a function that are looked through: ``__wrapped__`` may lead in a circle."""
+
+
 def name_of(function: Any) -> str:
     """How an error names a function: a partial by its function, another object by its class.
 
@@ -124,12 +128,14 @@ def takes_self(function: Any) -> bool:
 
     So is what stands around such a function and is no function itself, as ``functools.cache`` makes it.
     """
-    while not isinstance(function, FunctionType):
+    for _ in range(MOST_WRAPPERS):
+        if isinstance(function, FunctionType):
+            break
         if isinstance(function, functools.partial | MethodType | type):
             return False  # bound already
         function = getattr(function, "__wrapped__", None)
-        if function is None:
-            return False
+    if not isinstance(function, FunctionType):
+        return False
     try:
         first = next(iter(inspect.signature(function).parameters.values()), None)
     except (TypeError, ValueError):

@@ -77,6 +77,12 @@ def inside_partial(function: Callable[..., Any]) -> tuple[Callable[..., Any], se
         function = function.func
     if inspect.isroutine(function):
         return function, filled
+    with suppress(ValueError):  # in a circle
+        wrapped = inspect.unwrap(
+            function
+        )  # a decorator that is an object, with functools.update_wrapper
+        if inspect.isroutine(wrapped):
+            return wrapped, filled
     called: Callable[..., Any] = getattr(function, "__call__")  # noqa: B004, B009  # what it does
     return called, filled
 

@@ -133,6 +133,35 @@ def updated(given: Any, *bound: Any) -> Any:
     return functools.update_wrapper(functools.partial(given, *bound), given)
 
 
+class Counting:
+    """A decorator that is an object, as of many libraries."""
+
+    def __init__(self, function: Any) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+
+class Binding(Counting):
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return functools.partial(self, instance) if instance is not None else self
+
+
+class Decorated:
+    @Binding
+    def look(self, item: str) -> str:
+        """Look. item: a thing"""
+        return f"found {item}"
+
+
+@Counting
+async def counted(item: str) -> str:
+    """Look. item: a thing"""
+    return f"counted {item}"
+
+
 WRAPPED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Cached().under_tool, "cached pen"),
     (lambda: Cached().sized, "cached pen"),
@@ -142,6 +171,9 @@ WRAPPED: list[tuple[Callable[[], Any], str]] = [
     (lambda: updated(greet, "hi"), "hi pen"),
     (lambda: updated(Cached.plain, Cached()), "cached pen"),
     (lambda: functools.partial(updated(greet, "hi")), "hi pen"),
+    (lambda: counted, "counted pen"),
+    (lambda: Counting(counted), "counted pen"),
+    (lambda: Decorated().look, "found pen"),
 ]
 
 
@@ -155,6 +187,30 @@ async def test_a_wrapper_takes_what_is_left_to_pass(make: Callable[[], Any], exp
     one = made(make())
     assert list(one.parameters["properties"]) == ["item"]
     assert await one.run(call_of(one.name)) == expected
+
+
+@pytest.mark.parametrize("make", [lambda: counted, lambda: Decorated().look])
+def test_an_object_around_a_function_has_its_description(make: Callable[[], Any]) -> None:
+    one = made(make())
+    assert one.description == "Look."
+    assert one.parameters["properties"]["item"] == {"type": "string", "description": "a thing"}
+
+
+class Endless:
+    def __getattr__(self, name: str) -> Any:
+        return Endless()
+
+    def __call__(self, item: str) -> str:
+        return item
+
+
+def test_wrappers_without_end_are_refused() -> None:
+    """Not followed for ever."""
+    loop: Any = Silent()
+    loop.__wrapped__ = loop
+    for given in (loop, functools.partial(loop), Endless()):
+        with pytest.raises(TypeError, match="signature that cannot be read"):
+            tool(name="x")(given)
 
 
 @pytest.mark.parametrize("name", ["under_tool", "sized", "plain"])
