@@ -102,7 +102,8 @@ def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter
             return inspect.signature(function).parameters
         return inspect.signature(_bare(function)).parameters
     except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError) as error:
-        reason = str(error)
+        # Its words show the object, and what it holds.
+        reason = f"inspect.signature() raises {type(error).__name__}; wrap it in a function"
     if isinstance(function, functools.partial):
         bound = len(function.args) + len(function.keywords)
         reason = f"a partial has bound {bound} of its arguments, which do not fit"

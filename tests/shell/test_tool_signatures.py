@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,6 +212,10 @@ def test_wrappers_without_end_are_refused() -> None:
     for given in (loop, functools.partial(loop), Endless()):
         with pytest.raises(TypeError, match="signature that cannot be read"):
             tool(name="x")(given)
+    method = operator.methodcaller("look", CANARY)
+    with pytest.raises(TypeError, match="signature that cannot be read") as caught:
+        tool(name="x")(method)
+    assert CANARY not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["under_tool", "sized", "plain"])
