@@ -270,7 +270,7 @@ def _as_thinking(value: Any) -> Any:
 
 def _tools(request: object, field: "attrs.Attribute[Any]", value: Any) -> None:
     for position, item in _items(field.name, value):
-        function = item.get("function") if item.__class__ is dict else None
+        function: Any = item.get("function") if item.__class__ is dict else None
         if function.__class__ is dict and function.get("name").__class__ is str:
             continue  # as most are
         if isinstance(item, Tool):
