@@ -43,7 +43,7 @@ async def main() -> None:
         key, url = os.environ.get("CO_API_KEY"), None
         if key is None:
             key, url = "none", (await stack.enter_async_context(LocalServer())).url
-        client = Client(key, base_url=url, model="command-a-03-2025")
+        client = Client(key, base_url=url, model="command-a-plus-05-2026")
         await stack.enter_async_context(client)
         run = client.run_tools(
             question, tools=[shop.look_up_balance, shop.refund], approve=approve, data="Bob"

@@ -82,13 +82,16 @@ def _texts(message: Mapping[str, Any]) -> list[str]:
 
 
 def _parts(content: object) -> list[Mapping[str, Any]]:
-    return [part for part in content if is_mapping(part)] if is_list(content) else []
+    parts = content if is_list(content) else [content]  # a single one need not be in a list
+    return [part for part in parts if is_mapping(part)]
 
 
 def _other_parts(message: Mapping[str, Any]) -> list[str]:
     """What else a message holds, by its kind alone: no image is loaded."""
     kinds = [part.get("type") for part in _parts(message.get("content")) if "text" not in part]
-    return [f"*{plain_words(str(kind).removesuffix('_url'))}*" for kind in kinds]
+    return [
+        f"*{plain_words(kind.removesuffix('_url'))}*" for kind in kinds if isinstance(kind, str)
+    ]
 
 
 def _result_words(message: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, cast
 
 __all__ = [
@@ -20,11 +20,33 @@ __all__ = [
 ]
 
 
+MOST_WRAPPERS = 100
+"""Wrappers around a function that are looked through: ``__wrapped__`` may lead in a circle."""
+
+
 def name_of(function: Any) -> str:
-    """How an error names a function."""
+    """How an error names a function: a partial by its function, another object by its class.
+
+    Never by its ``repr``, which shows what is bound or held: a key, for example.
+    """
     if isinstance(function, functools.partial):
         return name_of(cast("Any", function).func)
-    return getattr(function, "__qualname__", None) or repr(function)
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+class _Default:
+    def __repr__(self) -> str:
+        return "..."
+
+
+def _shown(function: Any) -> str:
+    """The signature for an error, without the values of defaults and of bound keywords."""
+    signature = inspect.signature(function)
+    hidden = [
+        each if each.default is each.empty else each.replace(default=_Default())
+        for each in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=hidden))
 
 
 def checked_callable(function: Any, role: str) -> None:
@@ -34,7 +56,8 @@ def checked_callable(function: Any, role: str) -> None:
         TypeError: not callable, or a generator function; ``role`` says what it was to be.
     """
     if not callable(function):
-        raise TypeError(f"a {role} must be callable, not {type(function).__name__}")
+        article = "an" if role[0] in "aeiou" else "a"
+        raise TypeError(f"{article} {role} must be callable, not {type(function).__name__}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{role} {name_of(function)} is a generator: nobody would iterate over it")
 
@@ -60,14 +83,14 @@ def takes_context(function: Callable[..., Any], role: str, takes: str) -> bool:
     except (TypeError, ValueError):
         inner = getattr(function, "__func__", None) or getattr(function, "func", None)
         if inspect.isfunction(inner):  # it takes less than a method, or a partial, gives it
-            raise TypeError(f"{role} {name_of(inner)}{inspect.signature(inner)} {wrong}") from None
+            raise TypeError(f"{role} {name_of(inner)}{_shown(inner)} {wrong}") from None
         return False  # some builtins have no signature; they get the event
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]
     keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     open_ended = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if keywords or len(required) > 2 or not (positional or open_ended):
-        raise TypeError(f"{role} {name_of(function)}{inspect.signature(function)} {wrong}")
+        raise TypeError(f"{role} {name_of(function)}{_shown(function)} {wrong}")
     return len(required) == 2
 
 
@@ -116,7 +139,16 @@ def warn_of_replacing(role: str, function: Any) -> None:
 
 
 def takes_self(function: Any) -> bool:
-    """Whether it is a function whose first parameter is ``self``, under any name."""
+    """Whether it is a function whose first parameter is ``self``, under any name.
+
+    So is what stands around such a function and is no function itself, as ``functools.cache`` makes it.
+    """
+    for _ in range(MOST_WRAPPERS):
+        if isinstance(function, FunctionType):
+            break
+        if isinstance(function, functools.partial | MethodType | type):
+            return False  # bound already
+        function = getattr(function, "__wrapped__", None)
     if not isinstance(function, FunctionType):
         return False
     try:

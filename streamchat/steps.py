@@ -15,6 +15,7 @@ from streamchat.protocol.messages import DocumentContent, TextContent, ToolCall,
 from streamchat.protocol.record import Record
 from streamchat.protocol.request import ChatRequest
 from streamchat.protocol.response import ChatResponse
+from streamchat.protocol.values import plain_value
 
 __all__ = ["STEP_CLASSES", "StepEnd", "StepEvent", "StepStart", "ToolProgress", "ToolResult"]
 
@@ -45,6 +46,15 @@ class ToolProgress(Record):
     def name(self) -> str:
         """The tool's name."""
         return self.tool_call.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the call, and the value as the result of a tool would be written.
+
+        Raises:
+            TypeError, ValueError: JSON cannot say the value; the message names the place.
+        """
+        call = self.tool_call.to_dict()
+        return {"type": self.type, "tool_call": call, "value": plain_value(self.value)}
 
 
 @attrs.define(eq=False, repr=False)

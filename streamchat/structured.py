@@ -53,7 +53,7 @@ def asking_for_json(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{"role": "system", "content": _ASK}, *asked]
     first = asked[0]
     content = first["content"]
-    added = f"{content}\n{_ASK}" if isinstance(content, str) else [*content, _text(_ASK)]
+    added = f"{content}\n{_ASK}" if isinstance(content, str) else [*_parts(content), _text(_ASK)]
     return [{**first, "content": added}, *asked[1:]]
 
 
@@ -62,9 +62,13 @@ def _texts(message: Mapping[str, Any]) -> list[str]:
     content = message.get("content")
     if isinstance(content, str):
         return [content]
-    parts = [content] if is_mapping(content) else content or ()
-    parts = [part.get("text") for part in parts if is_mapping(part)]
-    return [text for text in parts if isinstance(text, str)]
+    texts = [part.get("text") for part in _parts(content) if is_mapping(part)]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _parts(content: Any) -> Sequence[Any]:
+    """The parts of a content that is not text; a single one need not be in a list."""
+    return [content] if is_mapping(content) else content or ()
 
 
 def _text(text: str) -> dict[str, str]:

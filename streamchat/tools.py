@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import (
@@ -89,6 +90,11 @@ class FunctionTool(Tool, Generic[P, R]):
     def __wrapped__(self) -> Callable[P, R]:
         """The function itself, for :mod:`inspect`."""
         return self._callee
+
+    @property
+    def __isabstractmethod__(self) -> bool:
+        """Whether the function is abstract, and so the class that holds it."""
+        return getattr(self._callee, "__isabstractmethod__", False)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function itself."""
@@ -264,7 +270,8 @@ def tool(
         if inner is not None:
             callee = functools.partial(inner.__wrapped__, *callee.args, **callee.keywords)
         if not callable(callee) or isinstance(callee, type):
-            raise TypeError(f"tool() takes a function, not {function!r}")
+            given = function if isinstance(function, type) else type(function)
+            raise TypeError(f"tool() takes a function, not {given.__name__}")
         if isinstance(callee, FunctionTool):
             raise TypeError(f"{callee.name} is a tool already")
         chosen = name if name is not None else inner.name if inner else _name_of_tool(callee)
@@ -279,7 +286,9 @@ def tool(
                 "last one its result"
             )
         checked_timeout(timeout, f"timeout= of tool {chosen}")
-        parameters = Parameters.of(callee, chosen, inject=Context, skip_first=bool(binding))
+        parameters = Parameters.of(
+            callee, chosen, inject=Context, known=_known(), skip_first=bool(binding)
+        )
         told = parameters.description if description is None else description
         return FunctionTool(
             FunctionSpec(chosen, parameters.schema, told or None),
@@ -291,6 +300,11 @@ def tool(
         )
 
     return make if function is None else make(function)
+
+
+def _known() -> dict[str, Any]:
+    """How annotations write the context. Type checkers alone may have imported it: nobody else needs it."""
+    return {"Context": Context, "streamchat": sys.modules["streamchat"]}
 
 
 class _Unwrapped(NamedTuple):
@@ -353,6 +367,8 @@ def _as_tool(item: Any, position: int) -> FunctionTool[..., Any]:
             function: object = item.__func__
             if isinstance(function, FunctionTool):  # @classmethod around @tool, since Python 3.13
                 item = cast("FunctionTool[..., Any]", function).__get__(item.__self__)
+        if item is None:  # tool(None) is a decorator
+            raise TypeError("tool() takes a function, not NoneType")
         made = cast(
             "FunctionTool[..., Any]", item if isinstance(item, FunctionTool) else tool(item)
         )

@@ -6,20 +6,31 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["accepts", "annotations_of", "inside_partial", "read_docstring"]
+__all__ = [
+    "accepts",
+    "annotations_of",
+    "docstring_of",
+    "inside_partial",
+    "read_docstring",
+    "signature_of",
+]
 
 
-def annotations_of(function: Any, wanted: Collection[str], name: str) -> dict[str, Any]:
+def annotations_of(
+    function: Any, wanted: Collection[str], name: str, known: Mapping[str, Any]
+) -> dict[str, Any]:
     """The annotations of some parameters, evaluated. The others and the return type may be unusable.
 
     Args:
         function: what has the annotations.
         wanted: names of the parameters; one without an annotation is not in the result.
         name: how an error calls the tool.
+        known: names that annotations may use although the function's module does not have them, as
+            with an import under ``if TYPE_CHECKING:``.
 
     Raises:
         TypeError: one of them cannot be evaluated; the message names the parameter.
@@ -27,6 +38,7 @@ def annotations_of(function: Any, wanted: Collection[str], name: str) -> dict[st
     with suppress(Exception):  # evaluating annotations may raise anything
         return get_type_hints(function, include_extras=True)
     scope = getattr(inspect.unwrap(function), "__globals__", {})
+    missing = {key: value for key, value in known.items() if key not in scope}
     found: dict[str, Any] = {}
     reason = ""
     for parameter, annotation in getattr(function, "__annotations__", {}).items():
@@ -34,7 +46,7 @@ def annotations_of(function: Any, wanted: Collection[str], name: str) -> dict[st
             continue
         holder = types.SimpleNamespace(__annotations__={parameter: annotation})
         try:
-            found |= get_type_hints(holder, scope, include_extras=True)
+            found |= get_type_hints(holder, scope, missing, include_extras=True)
         except NameError as error:
             reason = f"{error.name!r} must be importable where the function is defined"
         except Exception as error:  # noqa: BLE001  # as above
@@ -65,8 +77,71 @@ def inside_partial(function: Callable[..., Any]) -> tuple[Callable[..., Any], se
         function = function.func
     if inspect.isroutine(function):
         return function, filled
+    with suppress(ValueError):  # in a circle
+        wrapped = inspect.unwrap(
+            function
+        )  # a decorator that is an object, with functools.update_wrapper
+        if inspect.isroutine(wrapped):
+            return wrapped, filled
     called: Callable[..., Any] = getattr(function, "__call__")  # noqa: B004, B009  # what it does
     return called, filled
+
+
+def signature_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters that are left to pass.
+
+    A partial that ``functools.update_wrapper`` made look like its function would have the parameters of
+    that, those that are bound included.
+
+    Raises:
+        TypeError: it cannot be read, or a partial does not fit. The message does not show what is bound.
+    """
+    reason = ""
+    try:
+        if not isinstance(function, functools.partial):
+            return inspect.signature(function).parameters
+        return inspect.signature(_bare(function)).parameters
+    except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError) as error:
+        # Its words show the object, and what it holds.
+        reason = f"inspect.signature() raises {type(error).__name__}; wrap it in a function"
+    if isinstance(function, functools.partial):
+        bound = len(function.args) + len(function.keywords)
+        reason = f"a partial has bound {bound} of its arguments, which do not fit"
+    raise TypeError(reason)
+
+
+def _bare(function: Any) -> Any:
+    """A partial, and those inside of it, without the attributes that ``update_wrapper`` gives."""
+    if not isinstance(function, functools.partial):
+        return function
+    return functools.partial(_bare(function.func), *function.args, **function.keywords)
+
+
+def docstring_of(function: Callable[..., Any]) -> str:
+    """What a function says of itself; of a method the words of the one that it overrides, and of a
+    callable object those of its class.
+
+    Not :func:`inspect.getdoc`: where nothing is written, that finds the docstring of ``type.__call__``,
+    or that of the class of a tool which the method overrides.
+    """
+    text: Any = getattr(function, "__doc__", None)
+    owner: Any = getattr(function, "__self__", None)
+    if not text and owner is not None and not inspect.ismodule(owner):
+        cls: Any = owner if isinstance(owner, type) else type(owner)
+        name = getattr(function, "__name__", "")
+        overridden = (base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
+        texts: list[str | None] = [
+            inspect.unwrap(getattr(each, "__func__", each)).__doc__ for each in overridden
+        ]
+        if name == "__call__" and not _is_generated(cls):
+            texts.append(cls.__dict__.get("__doc__"))
+        text = next(filter(None, texts), None)
+    return inspect.cleandoc(text) if isinstance(text, str) else ""
+
+
+def _is_generated(cls: Any) -> bool:
+    """Whether ``dataclasses`` wrote the docstring: the class as a call."""
+    return str(cls.__doc__).startswith(f"{cls.__name__}(")
 
 
 _HEADING = re.compile(

@@ -39,7 +39,7 @@ _OPTIONS: Mapping[str, str] = {
     "connectors": f"{_V1}pass documents=",
     "force_single_step": f"{_V1}leave it out",
     "stream": "leave it out: every answer is streamed, and chat() waits for its end",
-    "stop": "pass stop_sequences=",
+    "stop": "pass stop_sequences=; stop=Stop(...) is an option of fan_out()",
     "top_p": "pass p=",
     "top_k": "pass k=",
     "max_completion_tokens": "pass max_tokens=",
@@ -49,6 +49,14 @@ _OPTIONS: Mapping[str, str] = {
 _ONLY_CLIENT = frozenset(
     {"api_key", "base_url", "client_name", "max_connections", "proxy", "query", "session", "ssl"}
 )
+_OF_METHODS: Mapping[str, str] = {
+    **dict.fromkeys(("approve", "max_steps", "max_calls", "parallel"), "run_tools()"),
+    **dict.fromkeys(("on_tool_error", "tool_timeout"), "run_tools()"),
+    **dict.fromkeys(("concurrency", "ordered", "adaptive", "on_error"), "fan_out()"),
+    "repair": "parse()",
+    "into": "parse() and fan_out()",
+}
+"""Keywords that some methods alone take."""
 _OF_CALLS = frozenset({"messages", "handlers", "data"})
 
 
@@ -60,11 +68,13 @@ def wrong_option(name: str, known: Collection[str]) -> TypeError:
         known: those that are taken.
     """
     hint = _BOTH.get(name) or _OPTIONS.get(name)
-    if name.startswith("on_"):
+    if name in _OF_METHODS:
+        hint = f"it is an option of {_OF_METHODS[name]}"
+    elif name.startswith("on_"):
         hint = f"register a handler by @client.{name}, or in handlers=[...]"
     elif name in _ONLY_CLIENT or name in _SETTINGS:
         hint = f"it is a setting of Client(): {_SETTINGS.get(name) or f'pass {name}='} there"
-    return _error(f"{name!r} is not an option of Chat v2", name, hint, known)
+    return _error(f"{name!r} is not an option of Chat v2", name, hint, {*known, *_OF_METHODS})
 
 
 def wrong_setting(name: str, known: Collection[str], options: Collection[str]) -> TypeError:

@@ -43,6 +43,7 @@ __all__ = [
     "nested_too_deeply",
     "repair_surrogates",
     "to_plain",
+    "writes_itself",
 ]
 
 MAX_DEPTH = 200
@@ -122,11 +123,11 @@ def to_plain(
     """Return an independent plain copy of ``value``.
 
     Args:
-        value: plain data, tuples, mappings with ``str`` keys, attrs objects (see
-            :func:`as_dict`) or instances of pydantic classes.
+        value: plain data, tuples, mappings with ``str`` keys, our records (see :func:`as_dict`),
+            attrs objects of the user's (all their public fields) or instances of pydantic classes.
         path: how the value is named in an error.
         levels: how many levels of nesting are allowed.
-        omit_none: leave out the fields of pydantic objects that are ``None``, as for objects of a
+        omit_none: leave out the fields of such objects that are ``None``, as for objects of a
             request. Not below the key ``data``, which holds a document of the user's: there, as
             everywhere without this, they are ``null``. Plain data is copied as it is, always.
 
@@ -256,12 +257,28 @@ def _plain_or_why_not(value: Any, path: str, *, levels: int = 1, omit_none: bool
         ]
     cls = _class_of(value)
     by_pydantic = dumped(value, path, omit_none=omit_none)
-    if by_pydantic is not None:
+    if by_pydantic is not None or writes_itself(cls):
         return _plain_or_why_not(by_pydantic, path, levels=levels - 1, omit_none=omit_none)
     if attrs.has(cls):
-        fields = _fields_of(value, _field_list(cls), path, omit_none)
+        if is_of_wire(cls):
+            fields = _fields_of(value, _field_list(cls), path, omit_none)
+        else:
+            fields = _whole(value, omit_none)
         return _plain_or_why_not(fields, path, levels=levels, omit_none=omit_none)
     raise TypeError(f"{path} is of type {cls.__name__}, which JSON cannot say")
+
+
+def is_of_wire(cls: Any) -> bool:
+    """Whether it is one of our records, whose defaults the server knows; not an attrs class of the user's."""
+    return bool(getattr(cls, "_leaves_out_defaults", False))
+
+
+def _whole(instance: Any, omit_none: bool) -> dict[str, Any]:
+    """All public fields of an attrs object of the user's: one that equals its default says as much."""
+    cls = _class_of(instance)
+    names = [field.name for field in attrs.fields(cls) if not field.name.startswith("_")]
+    fields = {name: getattr(instance, name) for name in names}
+    return {name: item for name, item in fields.items() if not (omit_none and item is None)}
 
 
 def _inside(path: str, part: str) -> str:
@@ -278,6 +295,8 @@ _PLAIN_CLASSES: frozenset[type] = frozenset({dict, str, list, tuple, int, float,
 
 def dumped(value: Any, path: str, *, omit_none: bool = False) -> Any:
     """An instance of a pydantic class as pydantic writes it in JSON; ``None`` for anything else.
+
+    ``None`` may be such a value too; :func:`writes_itself` tells the two apart.
 
     Fields have the names they are written with (aliases). A class is recognised by its methods, those
     of pydantic 1 and pydantic's dataclasses too: pydantic is not imported.
@@ -299,9 +318,16 @@ def dumped(value: Any, path: str, *, omit_none: bool = False) -> Any:
     problem: str
     try:
         return write(value, by_alias=True, exclude_none=omit_none)
+    except Warning:  # turned into an exception by a filter; its words quote the value
+        problem = "a field holds another type than it declares"
     except Exception as error:  # noqa: BLE001  # the class is the caller's and may raise anything
         problem = str(error)[:200]
     raise ValueError(f"{path} is of type {cls.__name__}, which cannot write itself: {problem}")
+
+
+def writes_itself(cls: Any) -> bool:
+    """Whether it is a pydantic class: what :func:`dumped` returns of its instances is their value."""
+    return cls not in _PLAIN_CLASSES and _writer(cls) is not None
 
 
 def _writer(cls: Any) -> Callable[..., Any] | None:
@@ -320,7 +346,7 @@ def _through_text(write: Callable[..., str], value: Any, **options: bool) -> Any
 
 
 def as_dict(instance: Any) -> dict[str, Any]:
-    """The wire's fields of an attrs object, one level deep, in wire order.
+    """The wire's fields of a record, one level deep, in wire order.
 
     Left out: what equals its default (the wire sends no empty fields), private fields, and the field
     named ``extra`` if it holds a dict, whose keys stand beside the others. Always kept: the
@@ -385,10 +411,10 @@ _CLASSES: Any = (type, GenericAlias)
 
 @functools.lru_cache(maxsize=1024)
 def _kept_fields(cls: Any) -> FieldList | None:
-    """The fields of a class whose instances are copied as attrs objects; None for any other class."""
+    """The fields of one of our records, which are copied by them; None for any other class."""
     if issubclass(cls, str | int | float | list | tuple | Mapping) or _writer(cls) is not None:
         return None
-    fields = _field_list(cls) if attrs.has(cls) else ()
+    fields = _field_list(cls) if attrs.has(cls) and is_of_wire(cls) else ()
     if not fields or any(default.__class__ is _FACTORY for *_, default in fields):
         return None
     return fields

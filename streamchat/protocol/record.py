@@ -29,6 +29,8 @@ class Record:
 
     __slots__ = ()
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    _leaves_out_defaults: ClassVar[bool] = True
+    """For :func:`~streamchat.protocol.plain.to_plain`: the wire sends no empty fields."""
 
     def __eq__(self, other: object) -> bool:
         cls = self.__class__

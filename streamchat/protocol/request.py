@@ -232,7 +232,8 @@ def _as_document(item: Any, position: int) -> Any:
         return item
     if is_mapping(by_pydantic) and "data" in by_pydantic:
         return {key: part for key, part in by_pydantic.items() if key == "data" or part is not None}
-    return {"data": by_pydantic}
+    # A RootModel is what it holds: text is a document too, and anything else is refused.
+    return {"data": by_pydantic} if is_mapping(by_pydantic) else by_pydantic
 
 
 def _as_tools(value: Any) -> Any:

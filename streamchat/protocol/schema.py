@@ -20,8 +20,10 @@ from streamchat.protocol.annotations import Reading
 from streamchat.protocol.callables import (
     accepts,
     annotations_of,
+    docstring_of,
     inside_partial,
     read_docstring,
+    signature_of,
 )
 from streamchat.protocol.foreign import Foreign, resolved
 from streamchat.protocol.kinds import (
@@ -284,6 +286,7 @@ class Parameters:
         name: str,
         *,
         inject: type | None = None,
+        known: Mapping[str, Any] | None = None,
         skip_first: bool = False,
     ) -> Parameters:
         """Read a function's signature and docstring.
@@ -292,6 +295,7 @@ class Parameters:
             function: what the model calls.
             name: how an error calls the tool.
             inject: a class whose parameters are not in the schema.
+            known: names of annotations that the function's module need not have.
             skip_first: leave out the first parameter: ``self`` of a method that is not bound yet.
 
         Raises:
@@ -300,15 +304,15 @@ class Parameters:
         """
         inner, filled = inside_partial(function)
         try:
-            signature = inspect.signature(function).parameters
+            signature = signature_of(function)
             parameters = {key: each for key, each in signature.items() if key not in filled}
-            documented = tuple(inspect.signature(inner).parameters)
-        except (AttributeError, RecursionError, SyntaxError, TypeError, ValueError) as error:
+            documented = tuple(signature_of(inner))
+        except TypeError as error:
             raise TypeError(f"tool {name} has a signature that cannot be read: {error}") from None
         if skip_first:
             parameters.pop(next(iter(signature)), None)
-        hints = annotations_of(inner, parameters, name)
-        description, words = read_docstring(inspect.getdoc(inner) or "", documented)
+        hints = annotations_of(inner, parameters, name, known or {})
+        description, words = read_docstring(docstring_of(inner), documented)
         reading = Reading(f"tool {name}")
         scope = getattr(inspect.unwrap(inner), "__globals__", {})
         record = Record(name, dict)
@@ -317,8 +321,8 @@ class Parameters:
             by_name = each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
             if not by_name or each.name.startswith("__"):
                 raise TypeError(
-                    f"tool {name} takes {each}: a model passes arguments by name, each of which must "
-                    "be declared"
+                    f"tool {name} takes {each.replace(default=each.empty)}: a model passes arguments by "
+                    "name, each of which must be declared"
                 )
             if each.name not in hints:
                 raise TypeError(

@@ -11,7 +11,14 @@ from typing import Any, TypeGuard
 import attrs
 import msgspec
 
-from streamchat.protocol.plain import MAX_DEPTH, dumped, is_list, is_mapping, to_plain
+from streamchat.protocol.plain import (
+    MAX_DEPTH,
+    dumped,
+    is_list,
+    is_mapping,
+    to_plain,
+    writes_itself,
+)
 
 __all__ = ["plain_value"]
 
@@ -54,7 +61,7 @@ def plain_value(value: Any, path: str = "the value", *, _depth: int = 0) -> Any:
 def _object(value: Any, path: str, depth: int) -> Any:
     cls = _class_of(value)
     by_pydantic = dumped(value, path)
-    if by_pydantic is not None:
+    if by_pydantic is not None or writes_itself(cls):
         return plain_value(by_pydantic, path, _depth=depth + 1)
     fields: list[str] | None = None
     if isinstance(value, msgspec.Struct):

@@ -30,6 +30,7 @@ from streamchat import (
 )
 from streamchat.protocol import plain, request
 from streamchat.protocol.plain import MAX_COPIED_DEPTH, encode_json, to_plain
+from streamchat.protocol.record import Record
 from streamchat.protocol.request import plain_message, plain_messages
 
 from .helpers import examples
@@ -57,6 +58,18 @@ class Place:
     tags: list[str] = attrs.Factory(list[str])
     role: str | None = None
     extra: dict[str, Any] = attrs.Factory(dict[str, Any])
+    size: Any = attrs.Factory(lambda self: self.name, takes_self=True)
+    _hidden: int = 1
+
+
+@attrs.define(eq=False, repr=False)
+class Part(Record):
+    """As a record of the wire: what equals its default is left out, and ``extra`` is merged."""
+
+    name: Any
+    tags: list[Any] = attrs.Factory(list[Any])
+    role: str | None = None
+    extra: Any = attrs.Factory(dict[str, Any])
     size: Any = attrs.Factory(lambda self: self.name, takes_self=True)
     _hidden: int = 1
 
@@ -106,6 +119,7 @@ def _objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         dicts.map(UserDict),
         dicts.map(MappingProxyType),
         st.builds(Place, inner, lists, st.none() | TEXTS, dicts),
+        st.builds(Part, inner, lists, st.none() | TEXTS, dicts | inner),
         st.builds(Document, inner, st.none() | TEXTS),
         st.builds(TextContent, inner),
         st.builds(UserMessage, inner),
@@ -265,8 +279,8 @@ class Aliased(pydantic.BaseModel):
     note: str | None = None
 
 
-@attrs.define
-class WithExtra:
+@attrs.define(eq=False, repr=False)
+class WithExtra(Record):
     a: int = 1
     extra: Any = None
 
@@ -318,8 +332,8 @@ def test_an_extra_that_cannot_write_itself_is_named_by_its_place() -> None:
 def test_a_default_that_a_function_makes_is_asked_for_each_time() -> None:
     locale = "en"
 
-    @attrs.define
-    class Localised:
+    @attrs.define(eq=False, repr=False)
+    class Localised(Record):
         locale: str = attrs.field(factory=lambda: locale)
         tags: list[str] = attrs.field(factory=lambda: [locale])
 

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from streamchat.protocol.messages import (
     Citation,
     Document,
+    DocumentContent,
     TextContent,
     ToolCall,
     ToolCallFunction,
+    ToolMessage,
     Usage,
     UserMessage,
 )
@@ -39,6 +41,7 @@ from streamchat.protocol.plain import (
     repair_surrogates,
     to_plain,
 )
+from streamchat.protocol.request import ChatRequest
 
 from .helpers import examples
 from .strategies import json_values
@@ -473,3 +476,48 @@ def test_halves_are_joined_or_replaced(expected: str, text: str) -> None:
 def test_what_reads_as_an_object_or_an_array(value: Any, mapping: bool, sequence: bool) -> None:
     """Text is no list, a set is none either."""
     assert (mapping, sequence) == (is_mapping(value), is_list(value))
+
+
+# --- attrs classes of the user's -----------------------------------------------------------------
+
+
+@attrs.define
+class Rating:
+    """Each field means something, equal to its default or not."""
+
+    stars: int = 5
+    note: str | None = None
+    type: str | None = None
+    extra: str = "free"
+    tags: list[str] = attrs.Factory(list[str])
+    _hidden: int = 0
+
+
+@attrs.frozen
+class Shop:
+    name: str
+    rating: Rating = attrs.Factory(Rating)
+
+
+RATING: dict[str, Any] = {"stars": 5, "note": None, "type": None, "extra": "free", "tags": []}
+
+
+def test_an_object_of_the_users_is_written_whole() -> None:
+    """Only the classes of the wire leave out what equals its default: the server knows that."""
+    shop = Shop("Lima")
+    expected = {"name": "Lima", "rating": RATING}
+    assert to_plain(shop) == expected
+    assert to_plain({"a": [shop]}) == {"a": [expected]}
+    for document in ({"data": shop}, Document(shop)):  # type: ignore[arg-type]
+        request = ChatRequest(model="m", messages="Hi", documents=[document])
+        assert request.to_dict()["documents"] == [{"data": expected}]
+    part = DocumentContent(Document({"shop": shop}))
+    turn = ChatRequest(model="m", messages=[ToolMessage("c", [part])]).messages[0]
+    assert turn["content"][0]["document"]["data"] == {"shop": expected}
+
+
+def test_none_of_the_users_object_is_left_out_of_a_request() -> None:
+    """As with pydantic's objects: the API refuses null for some fields."""
+    body = {"rating": Rating()}
+    sent = ChatRequest(model="m", messages="Hi", extra_body=body).to_dict()["rating"]
+    assert sent == {name: value for name, value in RATING.items() if value is not None}

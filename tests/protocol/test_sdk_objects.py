@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import warnings
 from typing import Any
 
 import attrs
@@ -26,6 +27,7 @@ from streamchat import (
 )
 from streamchat.protocol.plain import to_plain
 from streamchat.protocol.request import ChatRequest
+from streamchat.protocol.values import plain_value
 
 cohere = pytest.importorskip("cohere")
 httpx = pytest.importorskip("httpx")
@@ -400,3 +402,40 @@ def test_a_class_that_only_resembles_pydantic_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"^tools\[0\] must be a dict or a Tool"):
         ChatRequest(model="m", messages="Hi", tools=[Row()])
+
+
+@pytest.mark.parametrize("root", [[1], 5, None, [{"data": {}}]])
+def test_an_object_that_writes_no_object_is_no_document(root: Any) -> None:
+    """A RootModel is what it holds: data is an object, and a str is a document of text."""
+    with pytest.raises(TypeError, match=r"^documents\[0\] must be a str, a dict with 'data'"):
+        ChatRequest(model="m", messages="Hi", documents=[pydantic.RootModel[Any](root)])
+
+
+def test_a_root_model_is_what_it_holds() -> None:
+    given = [pydantic.RootModel[str]("text"), pydantic.RootModel[dict[str, int]]({"a": 1})]
+    request = ChatRequest(model="m", messages="Hi", documents=given)
+    assert request.to_dict()["documents"] == ["text", {"data": {"a": 1}}]
+
+
+def test_an_error_does_not_quote_what_an_object_holds() -> None:
+    """Under ``-W error`` pydantic's warning about a field of another type is an exception."""
+
+    class Turn(pydantic.BaseModel):
+        role: str = "user"
+        content: int
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            ValueError, match=r"^messages\[0\] is of type Turn, which cannot"
+        ) as caught:
+            ChatRequest(model="m", messages=[Turn.model_construct(content="canary")])
+    assert "canary" not in str(caught.value)
+
+
+def test_an_object_that_writes_null_is_null() -> None:
+    """Not something that JSON cannot say."""
+    nothing = pydantic.RootModel[int | None](None)
+    assert to_plain({"a": [nothing]}) == plain_value({"a": [nothing]}) == {"a": [None]}
+    request = ChatRequest(model="m", messages="Hi", documents=[{"data": {"a": nothing}}])
+    assert request.to_dict()["documents"] == [{"data": {"a": None}}]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import attrs
 import msgspec
@@ -26,6 +30,7 @@ from streamchat import (
     Timeout,
     Timing,
     ToolCall,
+    ToolProgress,
     ToolResult,
     UnknownEvent,
     Usage,
@@ -226,6 +231,28 @@ def test_every_public_record_has_it() -> None:
         "Conversation",  # to_json()
         "Stop",  # holds exception classes
     }
+
+
+@dataclass
+class Rate:
+    done: float
+
+
+PROGRESS = [
+    (1, 1),
+    ({"at": date(2025, 1, 2)}, {"at": "2025-01-02"}),
+    ([UUID(int=1), Path("a/b")], ["00000000-0000-0000-0000-000000000001", "a/b"]),
+    ({1: {"x"}}, {"1": ["x"]}),
+    (Rate(0.5), {"done": 0.5}),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), PROGRESS)
+def test_progress_is_written_as_a_result_is(value: Any, expected: Any) -> None:
+    """A log of events takes whatever a tool may return as well."""
+    plain = ToolProgress(ToolCall("c", ToolCallFunction("f", "{}")), value).to_dict()
+    assert plain["value"] == expected
+    assert json.loads(json.dumps(plain)) == plain
 
 
 def test_what_json_cannot_say_is_named() -> None:

@@ -340,7 +340,7 @@ async def generator(call: ToolCall) -> Any:
 @pytest.mark.parametrize(
     ("approve", "words"),
     [
-        (True, "approve function must be callable, not bool"),
+        (True, "^an approve function must be callable, not bool"),
         ("yes", "must be callable, not str"),
         (lambda: True, r"must take \(call\) or \(call, ctx\)"),
         (two_parameters, r"must take \(call\) or \(call, ctx\)"),

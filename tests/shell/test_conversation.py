@@ -638,6 +638,22 @@ def test_a_notebook_shows_roles_texts_results_and_sources() -> None:
     )
 
 
+def test_a_notebook_shows_a_content_of_one_part() -> None:
+    """It need not be in a list; a part without a kind has nothing to show."""
+    part = {"type": "text", "text": "Hi"}
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    talk = Conversation(
+        [{"role": role, "content": part} for role in ("system", "user", "assistant")]
+    )
+    talk.add({"role": "user", "content": image}, {"role": "user", "content": [{}, 5, part]})
+    assert talk._repr_markdown_() == "\n\n".join(
+        [
+            *("**System**", "Hi", "**User**", "Hi", "**Assistant**", "Hi"),
+            *("**User**", "*image*", "**User**", "Hi"),
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     ("left_out", "first"),
     [

@@ -72,6 +72,26 @@ def test_a_keyword_of_the_sdk_names_ours(call: str, name: str, words: str) -> No
     assert CANARY not in str(caught.value)
 
 
+OF_OTHERS = [
+    *((name, "run_tools") for name in ("approve", "max_steps", "max_calls", "parallel")),
+    *(("on_tool_error", "run_tools"), ("tool_timeout", "run_tools")),
+    *(("repair", "parse"), ("concurrency", "fan_out"), ("ordered", "fan_out")),
+    *(("on_error", "fan_out"), ("stop", "fan_out"), ("into", "parse")),
+]
+
+
+@pytest.mark.parametrize(("name", "method"), OF_OTHERS)
+def test_an_option_of_another_method_names_it(name: str, method: str) -> None:
+    with pytest.raises(TypeError, match=rf"^'{name}' is not an option of Chat v2; .*{method}\("):
+        CALLS["chat_stream"](**{name: CANARY})
+
+
+@pytest.mark.parametrize(("name", "meant"), [("aprove", "approve"), ("max_step", "max_steps")])
+def test_a_misspelt_option_of_a_tool_run_names_the_right_one(name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
+        CALLS["run_tools"](**{name: CANARY})
+
+
 async def test_chat_and_a_request_of_a_fan_out_say_the_same() -> None:
     """``chat`` when it is awaited; a request of a fan-out as its result."""
     with pytest.raises(TypeError, match="Retry"):

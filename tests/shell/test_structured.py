@@ -130,6 +130,16 @@ MESSAGES: list[tuple[str, Any, list[dict[str, Any]]]] = [
     ("any case", "as Json", [user("as Json")]),
     ("system", [system("Be."), user("Hi")], [system(f"Be.\n{ASK}"), user("Hi")]),
     (
+        "system of one part",
+        [system({"type": "text", "text": "Be."}), user("Hi")],
+        [system([{"type": "text", "text": "Be."}, {"type": "text", "text": ASK}]), user("Hi")],
+    ),
+    (
+        "system without content",
+        [system(None), user("Hi")],
+        [system([{"type": "text", "text": ASK}]), user("Hi")],
+    ),
+    (
         "system in parts",
         [system([text("Be.")]), user("Hi")],
         [system([text("Be."), text(ASK)]), user("Hi")],

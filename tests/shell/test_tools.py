@@ -248,7 +248,7 @@ BAD_TOOLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: tool(name="x\n")(greet), ValueError, "cannot be called"),
     (lambda: tool(name="٣")(greet), ValueError, "cannot be called"),
     (lambda: tool(name=3)(greet), ValueError, "cannot be called 3"),  # type: ignore[call-overload]
-    (lambda: tool(3), TypeError, "takes a function, not 3"),  # type: ignore[call-overload]
+    (lambda: tool(3), TypeError, "takes a function, not int"),  # type: ignore[call-overload]
     (lambda: tool(Service), TypeError, "takes a function"),
     (lambda: tool(int), TypeError, "takes a function"),
     (lambda: tool(get_weather), TypeError, "get_weather is a tool already"),
