@@ -23,7 +23,7 @@ class Shop:
     async def refund(self, customer: str, amount: float, ctx: Context) -> AsyncIterator[str]:
         """Refund money to a customer. customer: name of the customer. amount: how much"""
         yield f"sending {amount} as {ctx.data}"
-        yield f"refunded {amount} to {customer}"  # the last value is the result, not progress
+        yield f"refunded {amount} to {customer}"  # the last value is the result too
 
 
 def approve(call: ToolCall) -> bool | str:

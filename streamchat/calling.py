@@ -68,14 +68,12 @@ async def called(
 
 
 async def last_of(values: AsyncGenerator[Any, Any], report: Report) -> Any:
-    """The last value of a generator; the earlier ones are reported. None if there are no values."""
+    """Report each value of a generator at once, and return the last. None if there are no values."""
     last: Any = None
-    is_first = True
     async with aclosing(values):
         async for value in values:
-            if not is_first:
-                await report(last)
-            last, is_first = value, False
+            await report(value)
+            last = value
     return last
 
 

@@ -33,8 +33,8 @@ class StepStart(Record):
 
 @attrs.define(eq=False, repr=False)
 class ToolProgress(Record):
-    """A value that an async generator tool yielded before its last one. Events of parallel tools are
-    interleaved in the order in which they arrive."""
+    """A value that an async generator tool yielded; the last one is its result too. Events of parallel
+    tools are interleaved in the order in which they arrive."""
 
     type: ClassVar[Literal["tool-progress"]] = "tool-progress"
     tool_call: ToolCall

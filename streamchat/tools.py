@@ -145,7 +145,7 @@ class FunctionTool(Tool, Generic[P, R]):
             timeout: seconds, where the tool has no limit of its own. A thread cannot be stopped: its
                 result is not waited for.
             context: passed to parameters annotated :class:`~streamchat.Context`.
-            progress: awaited with each value of an async generator but the last, which is the result.
+            progress: awaited with each value of an async generator; the last one is the result too.
                 That time does not count towards the timeout.
 
         Raises:
@@ -246,7 +246,7 @@ def tool(
 
     Args:
         function: async, plain (then it runs in a thread), or an async generator, whose values are
-            progress until the last, the result: a value is progress once another follows. Methods
+            progress, each at once, and whose last value is the result too. Methods
             bind; a callable object has the name of its class in snake case, a partial that of its
             function. Each parameter needs a type that JSON can say, pydantic's classes included; what
             the docstring says of it (``city: ...``, or an ``Args:`` section), or
