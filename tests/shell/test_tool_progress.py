@@ -1,4 +1,4 @@
-"""Async generators as tools: their values are progress, and the last one the result."""
+"""Async generators as tools: each value is progress at once, and the last one the result too."""
 
 from __future__ import annotations
 
@@ -66,15 +66,17 @@ def counting(*values: Any) -> Callable[[], AsyncGenerator[Any, None]]:
     ("values", "expected"),
     [
         ((), [(None,)]),
-        ((1,), [(1,)]),
-        ((1, 2, 3), [1, 2, (3,)]),
-        ((None, None), [None, (None,)]),
-        ((object, {"a": 1}), [object, ({"a": 1},)]),
+        ((1,), [1, (1,)]),
+        ((1, 2, 3), [1, 2, 3, (3,)]),
+        ((None, None), [None, None, (None,)]),
+        ((object, {"a": 1}), [object, {"a": 1}, ({"a": 1},)]),
     ],
     ids=["none", "one", "three", "None", "what JSON cannot say"],
 )
-async def test_the_last_value_is_the_result(values: Any, expected: list[Any]) -> None:
-    """Those before it are progress, whatever they are; the model is told the result alone."""
+async def test_each_value_is_progress_and_the_last_the_result_too(
+    values: Any, expected: list[Any]
+) -> None:
+    """Whatever the values are; the model is told the result alone."""
     run, transport = run_of(counting(*values))
     seen = await collect(run)
     assert own(seen) == expected
@@ -142,7 +144,11 @@ async def test_every_kind_of_function_can_report_progress(given: Any) -> None:
         return True
 
     run, _ = run_of(given, '{"item": "pen"}', data="mine", approve=approve)
-    assert own(await collect(run)) == ["looking for pen", ("found pen mine",)]
+    assert own(await collect(run)) == [
+        "looking for pen",
+        "found pen mine",
+        ("found pen mine",),
+    ]
     assert len(asked) == 1
 
 
@@ -163,7 +169,7 @@ async def test_a_generator_runs_outside_a_run_too() -> None:
 
     assert await made.run(call) == "found pen None"
     assert await made.run(call, progress=progress) == "found pen None"
-    assert heard == ["looking for pen"]
+    assert heard == ["looking for pen", "found pen None"]
     assert [each async for each in made("pen")] == ["looking for pen", "found pen None"]
 
 
@@ -177,22 +183,55 @@ async def work(name: str, pause: int) -> AsyncIterator[str]:
 
 
 TIMES: dict[int, list[tuple[float, Any]]] = {
-    1: [(6, "a1"), (9, "a2"), (9, ("a3",)), (11, "b1"), (12, "b2"), (12, ("b3",))],
-    4: [(2, "b1"), (3, "b2"), (6, "a1"), (9, "a2"), (9, ("a3",)), (9, ("b3",))],
+    1: [
+        *((5, "a1"), (10, "a2"), (15, "a3"), (15, ("a3",))),
+        *((17, "b1"), (19, "b2"), (21, "b3"), (21, ("b3",))),
+    ],
+    4: [
+        *((2, "b1"), (4, "b2"), (5, "a1"), (6, "b3"), (10, "a2"), (15, "a3")),
+        *((15, ("a3",)), (15, ("b3",))),
+    ],
 }
 
 
 @pytest.mark.parametrize("parallel", TIMES)
 async def test_progress_comes_at_once_and_results_in_the_order_of_the_calls(parallel: int) -> None:
-    """Also while an earlier call runs: a value is progress once another follows."""
+    """Also while an earlier call runs: each value is progress at once, the last one too."""
     run, _ = run_of(
-        work, '{"name": "a", "pause": 3}', '{"name": "b", "pause": 1}', parallel=parallel
+        work, '{"name": "a", "pause": 5}', '{"name": "b", "pause": 2}', parallel=parallel
     )
     time = asyncio.get_running_loop().time
     came: list[tuple[float, Any]] = []
     async for event in run:
         came += [(time(), value) for value in own([event])]
     assert came == TIMES[parallel]
+
+
+@pytest.mark.parametrize("end", ["result", "exception", "timeout"])
+async def test_a_value_arrives_before_the_generator_goes_on(end: str) -> None:
+    """So nothing is lost that it yielded before its result, an exception or a timeout."""
+    received: asyncio.Queue[str] = asyncio.Queue()
+
+    async def search() -> AsyncIterator[str]:
+        for value in ("looking", "found"):
+            yield value
+            assert await received.get() == value  # waits for ever if the value is held back
+        if end == "exception":
+            raise LookupError("lost")
+        if end == "timeout":
+            await asyncio.sleep(100)
+
+    run, _ = run_of(search, tool_timeout=3)
+    seen: list[Any] = []
+    async for event in run:
+        seen.append(event)
+        if isinstance(event, ToolProgress):
+            received.put_nowait(event.value)
+    assert own(seen) == ["looking", "found", ("found" if end == "result" else None,)]
+    [result] = [each for each in seen if isinstance(each, ToolResult)]
+    kinds = {"result": type(None), "exception": LookupError, "timeout": TimeoutError}
+    assert type(result.exception) is kinds[end]
+    assert result.seconds == (3 if end == "timeout" else 0)
 
 
 async def test_results_are_not_held_up_by_endless_progress() -> None:
@@ -207,7 +246,7 @@ async def test_results_are_not_held_up_by_endless_progress() -> None:
     seen = own(await collect(run))
     assert seen.index((1,)) < 4 * PROGRESS_AHEAD
     assert seen[-1] == (1999,)
-    assert len(seen) == 2002
+    assert len(seen) == 2004
 
 
 async def test_a_tool_waits_for_a_slow_consumer() -> None:
@@ -225,8 +264,8 @@ async def test_a_tool_waits_for_a_slow_consumer() -> None:
         if isinstance(event, ToolProgress):
             taken += 1
             await asyncio.sleep(1)
-    assert taken == 499
-    assert ahead <= PROGRESS_AHEAD + 3
+    assert taken == 500
+    assert ahead <= PROGRESS_AHEAD + 2
 
 
 async def test_a_slow_consumer_is_not_the_tools_timeout() -> None:
@@ -245,7 +284,7 @@ async def test_a_slow_consumer_is_not_the_tools_timeout() -> None:
             assert event.value == 99
     run, _ = run_of(many, '{"pause": 1}', tool_timeout=5.5)
     seen = await collect(run)
-    assert own(seen) == [0, 1, 2, 3, (None,)]
+    assert own(seen) == [0, 1, 2, 3, 4, (None,)]
     [result] = [each for each in seen if isinstance(each, ToolResult)]
     assert isinstance(result.exception, TimeoutError)
     assert result.seconds == 5.5
@@ -286,6 +325,9 @@ async def test_progress_has_handlers() -> None:
         ("tool-progress", 1),
         ("class", 1, 7),
         ("run", 1),
+        ("client", 2),
+        ("tool-progress", 2),
+        ("class", 2, 7),
         ("tool-result", 2),
     ]
 
@@ -361,7 +403,7 @@ async def test_the_generator_is_closed_at_each_end(how: str) -> None:
 )
 @pytest.mark.parametrize("how", ["report", "raise"])
 async def test_what_a_generator_raises_is_a_failure_of_the_tool(error: Exception, how: Any) -> None:
-    """After its progress; the ends of iterators as RuntimeError, as the language has it."""
+    """After all its progress; the ends of iterators as RuntimeError, as the language has it."""
 
     async def fail() -> AsyncIterator[int]:
         yield 1
@@ -375,17 +417,17 @@ async def test_what_a_generator_raises_is_a_failure_of_the_tool(error: Exception
         with pytest.raises(kind):
             async for event in run:
                 seen.append(event)
-        assert own(seen) == [1]
+        assert own(seen) == [1, 2]
         return
     seen = await collect(run)
-    assert own(seen) == [1, (None,)]
+    assert own(seen) == [1, 2, (None,)]
     [result] = [each for each in seen if isinstance(each, ToolResult)]
     assert type(result.exception) is kind
     assert result.error.startswith(f"error: {kind.__name__}: ")
 
 
 async def test_a_generator_that_goes_on_after_its_timeout_ends_all_the_same() -> None:
-    """One that swallows the cancellation still reports, and its last value counts."""
+    """One that swallows the cancellation still reports, and its last value is the result too."""
 
     async def stubborn() -> AsyncIterator[int]:
         try:
@@ -395,4 +437,4 @@ async def test_a_generator_that_goes_on_after_its_timeout_ends_all_the_same() ->
         yield 2
 
     run, _ = run_of(stubborn, tool_timeout=3)
-    assert own(await collect(run)) == [1, (2,)]
+    assert own(await collect(run)) == [1, 2, (2,)]
