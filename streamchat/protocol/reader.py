@@ -176,10 +176,14 @@ class EventReader:
             string = block.removeprefix(lane.prefix).removesuffix(lane.suffix)
             if len(block) - len(string) != lane.around:
                 return self._read_fully(item)
+            text: str | None
             try:
-                item = decode_string(b'"' + string + b'"')
+                text = decode_string(b'"' + string + b'"')
             except (msgspec.DecodeError, UnicodeDecodeError):
+                text = None  # what the full way raises then has no context of msgspec's
+            if text is None:
                 return self._read_fully(block)
+            item = text
         self._pieces.append(item)
         return self._make(item)
 

@@ -24,6 +24,7 @@ from streamchat.protocol.events import (
     ToolPlanDelta,
 )
 from streamchat.protocol.messages import LogprobItem, ToolCall, ToolCallFunction
+from tests.frames import body, plain
 
 from .helpers import FullPath, cut_at, examples, outcome, read_all
 from .strategies import events as any_event
@@ -566,3 +567,16 @@ def test_the_end_is_found_without_an_event_line() -> None:
     assert reader.end is None
     reader.read_frame(END.partition(b"\n")[2])
     assert reader.end is not None
+
+
+def test_an_error_of_a_block_in_the_lane_is_chained_to_no_other() -> None:
+    """Another library's error quotes what it was given."""
+    blocks = body(plain("a", "b")).split(b"\n\n")[:4]
+    reader = EventReader()
+    for block in blocks[:3]:
+        reader.read(block)
+    broken = blocks[3].replace(b'"b"', b'"b"x"')
+    assert broken != blocks[3]
+    with pytest.raises(DecodeError) as caught:
+        reader.read(broken)
+    assert caught.value.__context__ is None and caught.value.__cause__ is None
