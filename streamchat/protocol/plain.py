@@ -151,10 +151,6 @@ def copied(value: Any, levels: int, omit_none: bool) -> Any:
         Exception: of any kind, where :func:`to_plain` raises; that says what and where.
     """
     cls = value.__class__
-    if cls is str:
-        if not value.isascii():
-            value.encode()  # refuses a lone surrogate
-        return value
     if cls is dict:
         if levels <= 0:
             raise ValueError
@@ -164,13 +160,16 @@ def copied(value: Any, levels: int, omit_none: bool) -> Any:
             if key.__class__ is not str:
                 raise TypeError
             if not key.isascii():
-                key.encode()
+                key.encode()  # refuses a lone surrogate
             # The commonest values here, and not by another call: it would take most of the time.
-            if item.__class__ is str:
+            kind = item.__class__
+            if kind is str:
                 if not item.isascii():
                     item.encode()
                 copy[key] = item
-            elif item is None or item is True or item is False:
+            elif kind is dict or kind is list:
+                copy[key] = copied(item, levels, omit_none and key != "data")
+            elif item is None or kind is bool:
                 copy[key] = item
             else:
                 copy[key] = copied(item, levels, omit_none and key != "data")
@@ -183,6 +182,10 @@ def copied(value: Any, levels: int, omit_none: bool) -> Any:
             item if item.__class__ is str and item.isascii() else copied(item, levels, omit_none)
             for item in value
         ]
+    if cls is str:
+        if not value.isascii():
+            value.encode()
+        return value
     if value is None or value is True or value is False:
         return value
     if cls is int and -_LONG <= value <= _LONG:

@@ -68,6 +68,7 @@ class RequestTimeout(aiohttp.ClientTimeout):
     context variable would stay with the connection, and cost more.
     """
 
+    __slots__ = ("use",)
     use: ConnectionUse
 
     @classmethod
