@@ -105,31 +105,27 @@ class Connector(aiohttp.TCPConnector):
         # The queue in front of a full pool is told nothing of the request.
         token = _queueing.set(use) if self.limit else None
         try:
-            return await self._clean_connection(req, traces, timeout, use)
+            while True:
+                connection = await super().connect(req, traces, timeout)
+                protocol = connection.protocol
+                if protocol is None:
+                    return connection
+                generation = self._used_in.get(protocol)
+                is_stale = generation is not None and generation < self._generation
+                if not (protocol.should_close or is_stale):
+                    break
+                connection.close()
         finally:
             if token is not None:
                 _queueing.reset(token)
-
-    async def _clean_connection(
-        self, req: Any, traces: Any, timeout: Any, use: ConnectionUse | None
-    ) -> Any:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            if protocol is None:
-                return connection
-            generation = self._used_in.get(protocol)
-            if protocol.should_close or (generation is not None and generation < self._generation):
-                connection.close()
-                continue
-            if use is not None:
-                use.used, use.protocol = generation is not None, protocol
-                use.lost = protocol.closed if req.is_ssl() else None
-                if use.lost is not None and not use.used:
-                    use.lost.add_done_callback(retrieve, context=Context())
-            if generation != self._generation:
-                self._used_in[protocol] = self._generation
-            return connection
+        if use is not None:
+            use.used, use.protocol = generation is not None, protocol
+            use.lost = protocol.closed if req.is_ssl() else None
+            if use.lost is not None and not use.used:
+                use.lost.add_done_callback(retrieve, context=Context())
+        if generation != self._generation:
+            self._used_in[protocol] = self._generation
+        return connection
 
     async def _wait_for_available_connection(self, key: Any, traces: Any) -> None:
         """The queue in front of a full pool; who is cancelled in it has been waiting for it."""
@@ -144,10 +140,10 @@ class Connector(aiohttp.TCPConnector):
         """A new connection, name resolution included: aiohttp's own limit begins after it."""
         scope = PatientTimeout(timeout.sock_connect)
         try:
-            async with scope:
+            with scope:
                 return await super()._create_connection(req, traces, _NO_LIMITS)
         except TimeoutError:
-            if not scope.expired():
+            if not scope.has_passed:
                 raise
         raise aiohttp.ConnectionTimeoutError
 

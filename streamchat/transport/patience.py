@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Any
 
 __all__ = ["PatientTimeout"]
 
@@ -21,18 +22,24 @@ class PatientTimeout:
         seconds: the limit; ``None`` for none.
     """
 
-    __slots__ = ("_handle", "_left", "_loop", "_part", "_scope")
+    __slots__ = ("_cancelling", "_handle", "_left", "_loop", "_part", "_task", "has_passed")
 
     def __init__(self, seconds: float | None) -> None:
-        self._scope = asyncio.timeout(None)
         self._part = 0.0 if seconds is None else seconds / PARTS
         self._left = 0 if seconds is None else PARTS
         self._loop: asyncio.AbstractEventLoop
+        self._task: asyncio.Task[Any]
+        self._cancelling = 0
         self._handle: asyncio.TimerHandle | None = None
+        self.has_passed = False
+        """Whether the limit was passed, and the work inside cancelled for it."""
 
-    async def __aenter__(self) -> PatientTimeout:
+    def __enter__(self) -> PatientTimeout:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a PatientTimeout needs a task")
+        self._task, self._cancelling = task, task.cancelling()
         self._loop = asyncio.get_running_loop()
-        await self._scope.__aenter__()
         if self._left:
             self._handle = self._loop.call_later(self._part, self._count)
         return self
@@ -43,9 +50,10 @@ class PatientTimeout:
             self._handle = self._loop.call_later(self._part, self._count)
         else:
             self._handle = None
-            self._scope.reschedule(self._loop.time())
+            self.has_passed = True
+            self._task.cancel()
 
-    async def __aexit__(
+    def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
@@ -54,8 +62,10 @@ class PatientTimeout:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        await self._scope.__aexit__(exc_type, exc, traceback)
-
-    def expired(self) -> bool:
-        """Whether the limit was passed, and the work inside cancelled for it."""
-        return self._scope.expired()
+        task = self._task
+        del self._task  # a traceback may hold this, and the task's result the traceback
+        if self.has_passed:
+            # Ours, or somebody else's as well: as asyncio.timeout() tells them apart.
+            is_ours = task.uncancel() <= self._cancelling
+            if is_ours and exc_type is asyncio.CancelledError:
+                raise TimeoutError from exc
