@@ -213,7 +213,8 @@ def test_wrappers_without_end_are_refused() -> None:
         with pytest.raises(TypeError, match="signature that cannot be read"):
             tool(name="x")(given)
     method = operator.methodcaller("look", CANARY)
-    with pytest.raises(TypeError, match="signature that cannot be read") as caught:
+    # Since Python 3.13 it has a signature, with a parameter that no model can name.
+    with pytest.raises(TypeError, match=r"signature that cannot be read|takes obj") as caught:
         tool(name="x")(method)
     assert CANARY not in str(caught.value)
 
