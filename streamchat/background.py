@@ -149,6 +149,7 @@ class BackgroundHandler:
             self.task = self._loop.create_task(self._run())
             _TASKS.add(self.task)
             self.task.add_done_callback(_on_done)
+            self.task.add_done_callback(self._on_end)
         elif len(self._queue) == 1:
             _settle(self._wake)
 
@@ -168,6 +169,22 @@ class BackgroundHandler:
         while self.is_at_work:
             self._idle = self._loop.create_future()
             await self._idle
+
+    def check_begun(self) -> None:
+        """Take note if the task was cancelled before its first step: :meth:`_run` never began then."""
+        if self._queue and self.task is not None and self.task.cancelled():
+            self._queue.clear()
+            if not self._shared.is_cancelled:
+                self._shared.fail(self._cancelled_by_others(), self._registration)
+            _settle(self._room)
+            _settle(self._idle)
+
+    def _on_end(self, _: object) -> None:
+        self.check_begun()
+
+    def _cancelled_by_others(self) -> RuntimeError:
+        name = self._registration.name
+        return RuntimeError(f"the task of background handler {name} was cancelled")
 
     # --- the handler's side ----------------------------------------------------------------------
 
@@ -190,8 +207,7 @@ class BackgroundHandler:
                     raise asyncio.CancelledError  # which the handler suppressed
         except asyncio.CancelledError:
             if not shared.is_cancelled:
-                words = f"the task of background handler {registration.name} was cancelled"
-                shared.fail(RuntimeError(words), registration)
+                shared.fail(self._cancelled_by_others(), registration)
             raise
         except GeneratorExit:
             raise  # collected: its loop was closed
@@ -370,6 +386,8 @@ class Background:
         tasks = self._tasks()
         if tasks and self._shared.token not in _WITHIN.get():
             await asyncio.wait(tasks)
+        for handler in self._handlers:
+            handler.check_begun()
 
     def _tasks(self) -> set[Any]:
         return {each.task for each in self._handlers if each.task and not each.task.done()}

@@ -242,6 +242,8 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
             failure = await background.end(None if is_replaced else error)
             if failure is None:
                 raise
+            if is_replaced and not isinstance(error, StopAsyncIteration | StreamChatError):
+                failure.add_note(f"another handler raised {type(error).__name__} too")
         try:
             raise failure
         finally:
@@ -289,8 +291,10 @@ class Run(Listeners, AsyncOnly, ABC, Generic[E, T]):
     async def _leave(self, error: BaseException | None) -> None:
         try:
             await self._close()
-        finally:
-            await self._end_background(error)
+        except BaseException as raised:
+            await self._end_background(raised)
+            raise
+        await self._end_background(error)
 
     async def _close(self) -> None:
         if self._is_done:

@@ -281,8 +281,7 @@ class ChatStream(Listeners, AsyncOnly):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._close()
-        await self._end_background(exc)
+        await self._leave(exc)
 
     async def aclose(self) -> None:
         """Close the stream. Idempotent, from any task of its loop.
@@ -294,8 +293,15 @@ class ChatStream(Listeners, AsyncOnly):
         Raises:
             Exception: what a background handler raised, if nothing has raised it so far.
         """
-        await self._close()
-        await self._end_background(None)
+        await self._leave(None)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        try:
+            await self._close()
+        except BaseException as raised:
+            await self._end_background(raised)
+            raise
+        await self._end_background(error)
 
     async def _close(self) -> None:
         if self._outcome is None:
@@ -385,6 +391,8 @@ class ChatStream(Listeners, AsyncOnly):
                 raise copy.copy(self._outcome)
             await self._drain_background()  # another task, or a handler, may have closed the stream
             return ()
+        if self._background is not None and self._background.has_failed:
+            raise closed()  # not what had arrived by then; _fail raises the failure instead
         if self._is_new:
             self._take(await source.open())
         if self._pending is not None:

@@ -47,8 +47,8 @@ class Answer:
 
     async def read(self) -> bytes:
         while True:
-            if self._failure is not None:
-                raise self._failure
+            if self._failure is not None and not (self.steps and isinstance(self.steps[0], bytes)):
+                raise self._failure  # after what had arrived, as an Exchange does
             if not self.steps:
                 return b""
             step = self.steps.pop(0)

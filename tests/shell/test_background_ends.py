@@ -505,3 +505,53 @@ async def test_a_filter_does_not_hide_the_end_of_a_block(options: dict[str, Any]
     await stream
     times = [moment for moment, event in log.calls if isinstance(event, ContentDelta)]
     assert times == pytest.approx([0.3, 0.6]) and log.texts == ["a", "b"]
+
+
+# --- what was found by reading it again ----------------------------------------------------------
+
+
+async def test_a_failure_is_raised_before_what_had_arrived_by_then() -> None:
+    """A hundred events lie in the connection; a slow consumer and the other handlers get one more at most."""
+    letters = [chr(ord("a") + number) for number in range(20)]
+    stream = with_handler(Answer(*pieces(plain(*letters))), Log(fails_at="c"), background=True)
+    seen: list[str] = []
+    with pytest.raises(ValueError, match="mine"):
+        async for event in stream:
+            if isinstance(event, ContentDelta):
+                seen.append(event.text)
+            await asyncio.sleep(0.1)
+    assert seen == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("max_queue", [1, 256])
+async def test_a_task_that_is_cancelled_before_its_first_step_is_named(max_queue: int) -> None:
+    """No event is lost in silence, and nobody waits for room in the queue of a task that never began."""
+    log = Log()
+    stream = with_handler(Answer(body(plain(*"abc"))), log, background=True, max_queue=max_queue)
+
+    @stream.on_content_delta(once=True)
+    async def meddle(event: ContentDelta) -> None:
+        for task in background_tasks():
+            task.cancel()
+
+    with pytest.raises(RuntimeError, match=r"the task of background handler .* was cancelled"):
+        await stream
+    assert log.texts == [] and not background_tasks()
+
+
+async def test_a_close_that_is_cancelled_cancels_the_handlers() -> None:
+    """While the connection is given back, too."""
+
+    class Lingering(Answer):
+        async def drain(self) -> None:
+            await asyncio.sleep(1000)
+
+    log = Log(100.0)
+    stream = with_handler(Lingering(body(plain("a", "b"))), log, background=True)
+    async for event in stream:
+        if isinstance(event, MessageEnd):
+            break
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await stream.aclose()
+    assert now() == pytest.approx(5) and log.ended == 0 and not background_tasks()
