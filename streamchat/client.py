@@ -49,7 +49,7 @@ from streamchat.protocol.request import (
 from streamchat.protocol.response import ChatResponse
 from streamchat.protocol.sse import DEFAULT_MAX_BYTES
 from streamchat.routes import Registration
-from streamchat.signatures import is_defined_again, warn_of_replacing
+from streamchat.signatures import is_defined_again, put_or_replace
 from streamchat.stream import ChatStream
 from streamchat.transport import LOOPBACK, Session, SslContext, Transport
 
@@ -568,14 +568,10 @@ class Client(Listeners, AsyncContext):
             TypeError: at registration, if it is async or takes other parameters.
         """
         checked_middleware(function)
-        again = [each for each in self._middleware if is_defined_again(each, function)]
-        if again:
-            warn_of_replacing("middleware", function)  # first: it may be an error
-            self._middleware[self._middleware.index(again[0])] = function
-            for each in again[1:]:
-                self._middleware.remove(each)
-        else:
-            self._middleware.append(function)
+        new: Middleware = function
+        put_or_replace(
+            self._middleware, new, lambda old: is_defined_again(old, new), "middleware", new
+        )
         self._make = chain(self._middleware)
         return function
 
@@ -803,7 +799,7 @@ def _request_headers(
     """Headers of every request of this client, over which those of the caller go."""
     headers = {
         "Accept": "text/event-stream",
-        # Nothing to gain for small events, and a cut gzip stream ends without an error (F60).
+        # Nothing to gain for small events, and a cut gzip stream ends without an error.
         "Accept-Encoding": "identity",
         "Cache-Control": "no-cache",
         "Content-Type": "application/json",

@@ -38,8 +38,8 @@ from streamchat.signatures import (
     is_async,
     is_defined_again,
     name_of,
+    put_or_replace,
     takes_context,
-    warn_of_replacing,
 )
 from streamchat.steps import STEP_CLASSES, StepEnd, StepStart, ToolProgress, ToolResult
 
@@ -428,19 +428,13 @@ class Dispatcher(Listeners):
         replaces its earlier self, with a warning. Those that a loop defines, or that are all named
         ``_``, are kept.
         """
-        again = [
-            position
-            for position, entry in enumerate(self._entries)
-            if isinstance(entry, Registration) and _is_again(entry, registration)
-        ]
-        if not again:
-            self._entries.append(registration)
-            return
-        # First: a warning may be an error, and then nothing is replaced.
-        warn_of_replacing(registration.role, registration.function)
-        self._entries[again[0]] = registration
-        for position in reversed(again[1:]):
-            del self._entries[position]
+        put_or_replace(
+            self._entries,
+            registration,
+            lambda entry: isinstance(entry, Registration) and _is_again(entry, registration),
+            registration.role,
+            registration.function,
+        )
 
 
 def _is_again(old: Registration, new: Registration) -> bool:

@@ -7,18 +7,20 @@ import inspect
 import warnings
 from collections.abc import Callable
 from types import CodeType, FunctionType, MethodType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 __all__ = [
     "checked_callable",
     "is_async",
     "is_defined_again",
     "name_of",
+    "put_or_replace",
     "takes_context",
     "takes_self",
-    "warn_of_replacing",
 ]
 
+
+T = TypeVar("T")
 
 MOST_WRAPPERS = 100
 """Wrappers around a function that are looked through: ``__wrapped__`` may lead in a circle."""
@@ -126,7 +128,21 @@ def _is_of_module(function: Any) -> bool:
     return name.isidentifier() and name == function.__code__.co_qualname
 
 
-def warn_of_replacing(role: str, function: Any) -> None:
+def put_or_replace(
+    entries: list[T], new: T, is_again: Callable[[T], bool], role: str, function: Any
+) -> None:
+    """Put an entry behind the others, or, with a warning, in the place of its earlier selves."""
+    again = [place for place, entry in enumerate(entries) if is_again(entry)]
+    if not again:
+        entries.append(new)
+        return
+    _warn_of_replacing(role, function)  # first: it may be an error, and then nothing is replaced
+    entries[again[0]] = new
+    for place in reversed(again[1:]):
+        del entries[place]
+
+
+def _warn_of_replacing(role: str, function: Any) -> None:
     """Say that a function took the place of its earlier self, where the caller registered it."""
     frame, levels = inspect.currentframe(), 0
     while frame is not None and str(frame.f_globals.get("__name__")).startswith("streamchat."):
