@@ -86,7 +86,7 @@ def failed_generation(end: MessageEnd) -> GenerationError | None:
 async def refusal(
     exchange: Exchange, *, sent: Mapping[str, str], now: Callable[[], float]
 ) -> StreamChatError | None:
-    """Why a response cannot be an answer: its status, unless that is a success with content.
+    """Why a response with another status than 200 cannot be an answer; ``None`` if it may be one.
 
     Args:
         exchange: status and headers are there.
@@ -94,8 +94,6 @@ async def refusal(
         now: the wall clock.
     """
     status = exchange.status
-    if status == 200:
-        return None
     is_answer = status <= 299 and is_stream_type(media_type(exchange.content_type))
     if is_answer and status not in _WITHOUT_CONTENT:
         return None

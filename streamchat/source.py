@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TypeVar
 
 from streamchat.framing import Framing, framing_of, not_an_answer
 from streamchat.plan import Plan
@@ -33,7 +32,6 @@ from streamchat.watchdog import Watchdog
 
 __all__ = ["Source", "closed", "stopped_by"]
 
-T = TypeVar("T")
 YIELD_EVERY = 256
 """Events after which the loop gets a turn although more are there, so that one fast answer does not
 hold up the others; 0.01 us per event."""
@@ -166,7 +164,7 @@ class Source:
                     _named(failure),
                     delay,
                 )
-                await self._bounded(asyncio.sleep(delay), None)
+                await self._unless_aborted(asyncio.sleep(delay))
                 if (aborted := await self._wait_for_turn()) is None:
                     continue
                 failure = aborted
@@ -181,7 +179,7 @@ class Source:
         """Wait until a try may be sent; why the stream was aborted, if it was."""
         plan = self._plan
         if plan.pacer is not None and self._aborted is None:
-            await self._bounded(plan.pacer.before_attempt(plan.request, self._body), None)
+            await self._unless_aborted(plan.pacer.before_attempt(plan.request, self._body))
         return self._aborted
 
     async def _attempt(self, watchdog: Watchdog) -> Sequence[Item] | StreamChatError:
@@ -287,16 +285,15 @@ class Source:
             return items, None if is_last or error is None or not is_retryable(error) else error
         return (), self._truncated("the stream said [DONE] before its first event")
 
-    async def _bounded(self, work: Awaitable[T], seconds: float | None) -> T | None:
-        """The result, or ``None`` when the seconds are over or :meth:`abort` was called."""
-        self._scope = scope = asyncio.timeout(seconds)
+    async def _unless_aborted(self, work: Awaitable[object]) -> None:
+        """Wait for something, unless :meth:`abort` ends the wait."""
+        self._scope = scope = asyncio.timeout(None)
         try:
             async with scope:
-                return await work
+                await work
         except TimeoutError:
             if not scope.expired():
-                raise  # not this limit: connect's, or the caller's own
-            return None
+                raise  # the pacer's own
         finally:
             self._scope = None
 

@@ -126,7 +126,7 @@ class Transport:
         body: bytes,
         *,
         connect_timeout: float | None,
-        use: ConnectionUse | None = None,
+        use: ConnectionUse,
     ) -> Exchange:
         """Send the request and return when status and headers are there.
 
@@ -142,7 +142,6 @@ class Transport:
         Raises:
             ConnectError, TransportError, StreamTimeoutError(phase="connect"), ProtocolError
         """
-        use = ConnectionUse() if use is None else use
         try:
             return await self._post(use, headers, body, connect_timeout)
         except TransportError as error:

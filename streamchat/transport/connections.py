@@ -10,7 +10,7 @@ import ssl
 import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from contextvars import Context, ContextVar
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -81,7 +81,6 @@ class RequestTimeout(aiohttp.ClientTimeout):
 
 _NO_LIMITS = aiohttp.ClientTimeout(total=None)
 """For the parts of a connection: the limit is that of all of them together."""
-_queueing: ContextVar[ConnectionUse | None] = ContextVar("streamchat_queueing", default=None)
 
 
 class Connector(aiohttp.TCPConnector):
@@ -102,22 +101,20 @@ class Connector(aiohttp.TCPConnector):
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
         """A connection that is clean, as far as can be known."""
         use: ConnectionUse | None = getattr(timeout, "use", None)
-        # The queue in front of a full pool is told nothing of the request.
-        token = _queueing.set(use) if self.limit else None
-        try:
-            while True:
-                connection = await super().connect(req, traces, timeout)
-                protocol = connection.protocol
-                if protocol is None:
-                    return connection
-                generation = self._used_in.get(protocol)
-                is_stale = generation is not None and generation < self._generation
-                if not (protocol.should_close or is_stale):
-                    break
-                connection.close()
-        finally:
-            if token is not None:
-                _queueing.reset(token)
+        while True:
+            if use is not None:
+                use.queued = self.limit  # until it has a connection, or one is being made
+            connection = await super().connect(req, traces, timeout)
+            if use is not None:
+                use.queued = 0
+            protocol = connection.protocol
+            if protocol is None:
+                return connection
+            generation = self._used_in.get(protocol)
+            is_stale = generation is not None and generation < self._generation
+            if not (protocol.should_close or is_stale):
+                break
+            connection.close()
         if use is not None:
             use.used, use.protocol = generation is not None, protocol
             use.lost = protocol.closed if req.is_ssl() else None
@@ -127,17 +124,11 @@ class Connector(aiohttp.TCPConnector):
             self._used_in[protocol] = self._generation
         return connection
 
-    async def _wait_for_available_connection(self, key: Any, traces: Any) -> None:
-        """The queue in front of a full pool; who is cancelled in it has been waiting for it."""
-        use = _queueing.get()
-        if use is not None:
-            use.queued = self.limit
-        await super()._wait_for_available_connection(key, traces)
-        if use is not None:
-            use.queued = 0
-
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
         """A new connection, name resolution included: aiohttp's own limit begins after it."""
+        use: ConnectionUse | None = getattr(timeout, "use", None)
+        if use is not None:
+            use.queued = 0
         scope = PatientTimeout(timeout.sock_connect)
         try:
             with scope:

@@ -78,7 +78,6 @@ class Exchange:
         self._failure: TransportError | ProtocolError | None = None
         self._loop = asyncio.get_running_loop()
         self._process = os.getpid()
-        self._lost: asyncio.Future[None] | None = None
         connection = response.connection
         protocol = connection.protocol if connection is not None else None
         self._ending = None if protocol is None else _Ending.of(protocol, response.content)
@@ -88,7 +87,7 @@ class Exchange:
         """Bytes of the body that were read, before a content coding is decoded."""
         # Wake the reader when the connection closes and aiohttp forgets to. (A healthy protocol is
         # falsy, because it inherits the length of a queue.)
-        self._lost = None if protocol is None else protocol.closed
+        self._lost: asyncio.Future[None] | None = None if protocol is None else protocol.closed
         if self._lost is not None:
             self._lost.add_done_callback(self._wake)
         # Only asyncio's own transport has the attribute: public, and documented nowhere.
