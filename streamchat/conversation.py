@@ -114,7 +114,9 @@ class Conversation:
             TypeError, ValueError: the rule gave something else than messages.
         """
         if isinstance(rule, _LastTokens):
-            self._put(rule.keep(self.messages, self._counts))
+            kept = rule.kept(self._messages, self._counts)
+            self._messages = [self._messages[at] for at in kept]
+            self._counts = [self._counts[at] for at in kept]
         else:
             self._put(_several(rule(self.messages), "what the rule returned"))
 
@@ -181,7 +183,7 @@ class Conversation:
         """How a notebook shows the conversation: the system messages and the last 50 turns."""
         from streamchat.markdown import conversation_markdown  # most programs show nothing
 
-        shown = last_turns(MOST_SHOWN)(self.messages)
+        shown = last_turns(MOST_SHOWN)(self._messages)
         return conversation_markdown(shown, len(_turn_begins(self._messages)) - MOST_SHOWN)
 
 
@@ -313,17 +315,15 @@ def last_tokens(count: int) -> TrimRule:
 
 @attrs.frozen
 class _LastTokens:
-    """The rule of :func:`last_tokens`; a conversation calls :meth:`keep` with its counts."""
+    """The rule of :func:`last_tokens`; a conversation calls :meth:`kept` with its counts."""
 
     budget: int
 
     def __call__(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return self.keep(messages, [None] * len(messages))
+        return [messages[at] for at in self.kept(messages, [None] * len(messages))]
 
-    def keep(
-        self, messages: list[dict[str, Any]], counts: Sequence[int | None]
-    ) -> list[dict[str, Any]]:
-        """The messages that fit, by these counts and estimates where there are none."""
+    def kept(self, messages: list[dict[str, Any]], counts: Sequence[int | None]) -> list[int]:
+        """The places of the messages that fit, by these counts and estimates where there are none."""
         tokens = [
             _estimate(message) if count is None else count
             for message, count in zip(messages, counts, strict=True)
@@ -341,7 +341,7 @@ class _LastTokens:
             # Without anything but system messages there is no turn that could be the newest.
             cut = begin if turn else cut
             end = begin
-        return [message for at, message in enumerate(messages) if at >= cut or is_system[at]]
+        return [at for at in range(len(messages)) if at >= cut or is_system[at]]
 
 
 def _turn_begins(messages: Sequence[Mapping[str, Any]]) -> list[int]:

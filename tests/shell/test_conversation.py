@@ -566,9 +566,9 @@ def test_counts_that_cannot_be_are_not_believed(counts: TokenCounts) -> None:
 def test_whole_turns_are_kept_as_far_as_they_fit(sketch: str, count: int, expected: str) -> None:
     """System messages count and stay; the newest turn stays whether it fits or not."""
     messages = conversation(sketch)
-    kept_messages = _LastTokens(count).keep(messages, [1] * len(messages))
     names = sketch.split()
-    assert expected == " ".join(names[int(message["content"])] for message in kept_messages)
+    kept = _LastTokens(count).kept(messages, [1] * len(messages))
+    assert expected == " ".join(names[at] for at in kept)
 
 
 @given(st.lists(st.tuples(words, st.integers(0, 9)), max_size=14), st.integers(1, 40))
@@ -585,7 +585,8 @@ def test_the_longest_suffix_of_turns_that_fits_is_kept(
     def tokens_of(some: list[dict[str, Any]]) -> int:
         return sum(size[message["content"]] for message in some)
 
-    left = _LastTokens(budget).keep(messages, [tokens for _, tokens in sizes])
+    kept = _LastTokens(budget).kept(messages, [tokens for _, tokens in sizes])
+    left = [messages[at] for at in kept]
     by_turns = [last_turns(count)(messages) for count in range(1, len(messages) + 2)]
     assert left in by_turns
     if tokens_of(left) > budget:
