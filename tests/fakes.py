@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, cast
 
 from streamchat import ChatStream, Context, Dispatcher, Handler, Retry, Timeout
@@ -47,8 +48,8 @@ class Answer:
 
     async def read(self) -> bytes:
         while True:
-            if self._failure is not None and not (self.steps and isinstance(self.steps[0], bytes)):
-                raise self._failure  # after what had arrived, as an Exchange does
+            if self._failure is not None and not self.steps:
+                raise self._failure
             if not self.steps:
                 return b""
             step = self.steps.pop(0)
@@ -56,7 +57,7 @@ class Answer:
                 self.bytes_received += len(step)
                 return step
             if isinstance(step, TransportError):
-                self._failure = step
+                self._failure, self.steps = step, []
                 continue
             self._woken = asyncio.get_running_loop().create_future()
             try:
@@ -68,6 +69,9 @@ class Answer:
         return b"".join(step for step in self.steps if isinstance(step, bytes))
 
     def abort(self, error: TransportError) -> None:
+        # What had arrived is read all the same, and what would have come later is not.
+        arrived = takewhile(lambda step: isinstance(step, bytes), self.steps)
+        self.steps = [] if self._woken is not None else list(arrived)
         self._failure = error
         self.close()
         if self._woken is not None and not self._woken.done():
